@@ -4,12 +4,15 @@ package catalog
 
 import (
 	"ghostlight/internal/export"
+	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
 )
 
 // Exporters is every exporter, in the order of their folders.
-var Exporters = []export.Def{}
+var Exporters = []export.Def{
+	prometheus.Exporter,
+}
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{}
