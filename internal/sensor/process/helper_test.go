@@ -34,10 +34,28 @@ func TestMain(m *testing.M) {
 	case "leader":
 		endLeader()
 		waitForEOF()
+	case "bind":
+		bindAndExec(os.Args[1], os.Args[2])
 	case "thread-exec":
 		execFromThread()
 	}
 	os.Exit(99)
+}
+
+// bindAndExec runs in a mount namespace of its own, mounts one folder over the
+// other and becomes ./prog there.
+func bindAndExec(from, to string) {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		err = unix.Mount(from, to, "", unix.MS_BIND, "")
+	}
+	if err == nil {
+		err = os.Chdir(to)
+	}
+	if err == nil {
+		err = syscall.Exec("./prog", []string{"./prog"}, []string{helperVariable + "=true"})
+	}
+	panic(err)
 }
 
 func waitForEOF() {

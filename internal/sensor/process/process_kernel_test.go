@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -160,38 +159,14 @@ func TestBindMount(t *testing.T) {
 	if err := os.MkdirAll(dir+"/there/mnt", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	inPrivateMounts(t, func() error {
-		if err := unix.Mount(dir+"/here/sub", dir+"/there/mnt", "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-		exec := w.one(t, "exec", is(event.Exec, run(t, 0, helperAt(dir+"/there/mnt", "./prog"))))
-		same(t, "executable", exec.Executable, dir+"/there/mnt/prog")
-		same(t, "cwd", exec.Cwd, dir+"/there/mnt")
-		return nil
-	})
-	exec := w.one(t, "exec", is(event.Exec, run(t, 0, helperAt(dir+"/here/sub", "./prog"))))
+	cmd := self("bind", dir+"/here/sub", dir+"/there/mnt")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	pid := run(t, 0, cmd)
+	exec := w.one(t, "exec in the mount", func(p *event.Process) bool { return is(event.Exec, pid)(p) && p.Args[0] == "./prog" })
+	same(t, "executable", exec.Executable, dir+"/there/mnt/prog")
+	same(t, "cwd", exec.Cwd, dir+"/there/mnt")
+	exec = w.one(t, "exec", is(event.Exec, run(t, 0, helperAt(dir+"/here/sub", "./prog"))))
 	same(t, "executable outside", exec.Executable, dir+"/here/sub/prog")
-}
-
-// inPrivateMounts runs fn on a thread of its own mount namespace, which ends
-// with it.
-func inPrivateMounts(t testing.TB, fn func() error) {
-	t.Helper()
-	done := make(chan error)
-	go func() { // locked for good: the thread ends with the goroutine
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
-		if err == nil {
-			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestChroot(t *testing.T) {
