@@ -1,0 +1,86 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Kernel holds what we put into the kernel: the ring that all sensors share
+// and their objects. Close takes it all out.
+type Kernel struct {
+	ring *ebpf.Map
+
+	mu      sync.Mutex
+	objects []*Object
+}
+
+// DefaultRingBytes holds a second of records of a busy two-core host.
+const DefaultRingBytes = 4 << 20
+
+// New makes the shared ring of the given size, a power of two of at least a
+// page.
+func New(ringBytes uint32) (*Kernel, error) {
+	// Kernels before 5.11 charge BPF memory to RLIMIT_MEMLOCK. Raising it needs
+	// CAP_SYS_RESOURCE and newer kernels do not care, so a refusal is no error
+	// here: creating the ring tells.
+	_ = rlimit.RemoveMemlock()
+	ring, err := ebpf.NewMap(&ebpf.MapSpec{Name: "ghost_events", Type: ebpf.RingBuf, MaxEntries: ringBytes})
+	if err != nil {
+		return nil, fmt.Errorf("create the ring (%d bytes; needs root or CAP_BPF and CAP_PERFMON, and Linux 5.8): %w", ringBytes, err)
+	}
+	return &Kernel{ring: ring}, nil
+}
+
+func (k *Kernel) watermark() uint64 { return uint64(k.ring.MaxEntries()) / 4 }
+
+func (k *Kernel) add(o *Object) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.objects = append(k.objects, o)
+}
+
+// Unload closes o and forgets it.
+func (k *Kernel) Unload(o *Object) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.objects {
+		if k.objects[i] == o {
+			k.objects = append(k.objects[:i], k.objects[i+1:]...)
+			break
+		}
+	}
+	return o.Close()
+}
+
+// Lost returns how many records of o found the ring full, since it was loaded.
+func (o *Object) Lost() (uint64, error) {
+	m := o.Maps["ghost_lost"]
+	if m == nil {
+		return 0, nil
+	}
+	var perCPU []uint64
+	if err := m.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read losses of %s: %w", o.Name, err)
+	}
+	var n uint64
+	for _, c := range perCPU {
+		n += c
+	}
+	return n, nil
+}
+
+// Close unloads everything.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs []error
+	for _, o := range k.objects {
+		errs = append(errs, o.Close())
+	}
+	k.objects = nil
+	return errors.Join(append(errs, k.ring.Close())...)
+}

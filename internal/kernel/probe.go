@@ -1,0 +1,161 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+)
+
+// Probe is a question to the running kernel, as a value: sensors name the
+// probes they need, doctor lists them, and tests skip by them.
+type Probe struct {
+	Name  string // "tp_btf", "sk_storage in tracing"
+	Since string // first kernel release that has it, "5.11"
+	Loss  string // what the user misses without it
+	Test  func() error
+
+	once sync.Once
+	err  error
+}
+
+// Have returns nil if the kernel has the feature, else the reason why not. The
+// kernel is asked once.
+func (p *Probe) Have() error {
+	p.once.Do(func() {
+		if err := p.Test(); err != nil {
+			p.err = fmt.Errorf("%s (since Linux %s): %w", p.Name, p.Since, err)
+		}
+	})
+	return p.err
+}
+
+// The probes. Each has a name so that a tier, a test and doctor speak of the
+// same thing.
+var (
+	HaveBTF = &Probe{Name: "kernel BTF", Since: "5.4", Loss: "nothing can be loaded",
+		Test: func() error { _, err := btf.LoadKernelSpec(); return err }}
+	HaveRing = &Probe{Name: "ring buffer", Since: "5.8", Loss: "nothing can be loaded",
+		Test: func() error { return features.HaveMapType(ebpf.RingBuf) }}
+	HaveTpBTF = &Probe{Name: "tp_btf", Since: "5.5", Loss: "processes and TCP fall back to slower hooks",
+		Test: func() error { return tryTracing(ebpf.AttachTraceRawTp, "sched_process_exit") }}
+	HaveFentry = &Probe{Name: "fentry", Since: "5.5", Loss: "hooks on kernel functions; refused under lockdown=integrity",
+		Test: func() error { return tryTracing(ebpf.AttachTraceFEntry, "tcp_connect") }}
+	HaveKprobe = &Probe{Name: "kprobe", Since: "4.1", Loss: "hooks on kernel functions; needs CONFIG_KPROBE_EVENTS",
+		Test: tryKprobe}
+	HaveLSM = &Probe{Name: "BPF LSM", Since: "5.7", Loss: "nothing can be prevented before its effect; needs lsm=...,bpf",
+		Test: func() error { return tryTracing(ebpf.AttachLSMMac, "file_open") }}
+	HaveIter = &Probe{Name: "iterators", Since: "5.8", Loss: "processes and sockets that were there before the start",
+		Test: func() error { return tryTracing(ebpf.AttachTraceIter, "task") }}
+	HaveSkStorageTracing = &Probe{Name: "socket storage in tracing", Since: "5.11", Loss: "connection state falls back to a hash map",
+		Test: func() error { return features.HaveProgramHelper(ebpf.Tracing, asm.FnSkStorageGet) }}
+	HaveTaskStorage = &Probe{Name: "task storage", Since: "5.11", Loss: "thread state falls back to a hash map",
+		Test: func() error { return features.HaveMapType(ebpf.TaskStorage) }}
+	HaveCgroupSKB = &Probe{Name: "cgroup skb", Since: "4.10", Loss: "UDP and ICMP flows",
+		Test: func() error { return features.HaveProgramType(ebpf.CGroupSKB) }}
+	HaveDropReason = &Probe{Name: "drop reasons", Since: "5.17", Loss: "why the kernel dropped a packet",
+		Test: func() error { return haveEnum("skb_drop_reason") }}
+	HaveResetReason = &Probe{Name: "reset reasons", Since: "6.10", Loss: "why the kernel sent a RST",
+		Test: func() error { return haveEnum("sk_rst_reason") }}
+	HaveSockLength = &Probe{Name: "tp_btf sock_send_length", Since: "6.3", Loss: "requests take a dearer hook",
+		Test: func() error { return tryTracing(ebpf.AttachTraceRawTp, "sock_send_length") }}
+	HaveUprobe = &Probe{Name: "uprobe", Since: "4.3", Loss: "TLS and language runtimes", Test: tryUprobe}
+)
+
+// Probes is every probe, in the order doctor shows them.
+var Probes = []*Probe{
+	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveCgroupSKB,
+	HaveDropReason, HaveResetReason, HaveSockLength, HaveUprobe, HaveFentry, HaveKprobe, HaveLSM,
+}
+
+// tryTracing loads and attaches an empty tracing program: loading alone does
+// not say yes, because lockdown refuses some kinds and configuration others.
+func tryTracing(attach ebpf.AttachType, to string) error {
+	typ := ebpf.Tracing
+	if attach == ebpf.AttachLSMMac {
+		typ = ebpf.LSM
+	}
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: typ, AttachType: attach, AttachTo: to, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		return lastLine(err)
+	}
+	defer prog.Close()
+	var l link.Link
+	switch attach {
+	case ebpf.AttachLSMMac:
+		l, err = link.AttachLSM(link.LSMOptions{Program: prog})
+	case ebpf.AttachTraceIter:
+		l, err = link.AttachIter(link.IterOptions{Program: prog})
+	default:
+		l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+	}
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func tryKprobe() error {
+	prog, err := emptyProgram(ebpf.Kprobe)
+	if err != nil {
+		return lastLine(err)
+	}
+	defer prog.Close()
+	l, err := link.Kprobe("tcp_connect", prog, nil)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func tryUprobe() error {
+	prog, err := emptyProgram(ebpf.Kprobe)
+	if err != nil {
+		return lastLine(err)
+	}
+	defer prog.Close()
+	exe, err := link.OpenExecutable("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	// An address inside our own text that no thread runs twice a day: the probe
+	// is there for the time of this call.
+	l, err := exe.Uprobe("", prog, &link.UprobeOptions{Address: 0x1000})
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func emptyProgram(t ebpf.ProgramType) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: t, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+}
+
+func haveEnum(name string) error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return err
+	}
+	var e *btf.Enum
+	return spec.TypeByName(name, &e)
+}
+
+// lastLine keeps the verifier's verdict and drops its log.
+func lastLine(err error) error {
+	var ve *ebpf.VerifierError
+	if errors.As(err, &ve) {
+		return ve.Cause
+	}
+	return err
+}
