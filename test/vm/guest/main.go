@@ -155,7 +155,7 @@ func raiseLoopback() error {
 // serial line: without it nothing more makes sense.
 func (g guest) run(j plan.Job) error {
 	// The console tells which job the kernel's messages belong to.
-	os.WriteFile("/dev/kmsg", []byte("<5>guest: "+j.Name), 0)
+	os.WriteFile("/dev/kmsg", []byte("<4>guest: "+j.Name), 0)
 	start := time.Now()
 	cmd, out, err := begin(j)
 	if err != nil {
