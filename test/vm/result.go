@@ -130,7 +130,7 @@ var (
 func why(sep string, output []string) string {
 	var b strings.Builder
 	for _, line := range output {
-		line = strings.TrimRight(line, "\r\n")
+		line = strings.Trim(line, "\r\n\x16")
 		if strings.TrimSpace(line) == "" || frameLine.MatchString(line) {
 			continue
 		}
