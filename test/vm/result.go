@@ -38,7 +38,8 @@ type results map[test]result
 
 const unfinished = "did not finish"
 
-// maxWhy bounds what is kept of a test's output: the last lines.
+// maxWhy bounds what is kept of a test's output: the first lines, where a
+// panic says what it is, and the last, with the verdict.
 const maxWhy = 40
 
 // readEvents adds the tests in a stream of test2json's events, as go test
@@ -71,10 +72,12 @@ func (rs results) event(line []byte, output map[test][]string) bool {
 	case "run":
 		rs[t] = result{failed, unfinished}
 	case "output":
-		kept := append(output[t], e.Output)
-		output[t] = kept[max(0, len(kept)-maxWhy):]
+		output[t] = append(output[t], e.Output)
+		if len(output[t]) > maxWhy {
+			output[t] = slices.Delete(output[t], maxWhy/2, maxWhy/2+1)
+		}
 		if r, ok := rs[t]; ok && r.verdict == failed && t.name != "" {
-			rs[t] = result{failed, unfinished + why("; ", output[t])}
+			rs[t] = result{failed, unfinished + why("\n", output[t])}
 		}
 	case "pass":
 		rs.set(t, result{verdict: passed})
