@@ -60,7 +60,6 @@ type Object struct {
 	Hooks     []HookReport
 	Variables map[string]*ebpf.Variable
 
-	hooks []Hook
 	links []link.Link
 	iters map[string]*link.Iter
 }
@@ -68,30 +67,38 @@ type Object struct {
 // Load creates the maps of spec, with the shared ring in the place of its own,
 // and loads and attaches the hooks one program at a time, so that a program
 // this kernel refuses takes nothing else with it. It fails only if no hook at
-// all can be attached.
-func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hooks []Hook) (*Object, error) {
-	if v := spec.Variables["ghost_sensor"]; v != nil {
-		if err := v.Set(index); err != nil {
-			return nil, fmt.Errorf("set ghost_sensor: %w", err)
-		}
+// all can be attached; the reports say why in either case.
+func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hooks []Hook) (*Object, []HookReport, error) {
+	if err := k.constants(spec, index); err != nil {
+		return nil, nil, err
 	}
-	if v := spec.Variables["ghost_watermark"]; v != nil {
-		if err := v.Set(k.watermark()); err != nil {
-			return nil, fmt.Errorf("set ghost_watermark: %w", err)
-		}
-	}
-	o := &Object{Name: name, hooks: hooks, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}}
+	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}}
 	if err := o.loadMaps(spec, k.ring); err != nil {
-		return nil, fmt.Errorf("sensor %s: %w", name, err)
+		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
 	}
 	for _, h := range hooks {
 		o.Hooks = append(o.Hooks, o.attach(spec, h))
 	}
-	if len(o.Programs) == 0 {
-		return nil, errors.Join(fmt.Errorf("sensor %s: no hook works on this kernel", name), o.reasons(), o.Close())
+	if len(o.links) == 0 {
+		return nil, o.Hooks, errors.Join(fmt.Errorf("sensor %s: no hook works on this kernel", name), o.Close())
 	}
 	k.add(o)
-	return o, nil
+	return o, o.Hooks, nil
+}
+
+// constants writes what the shared header needs to know into the object.
+func (k *Kernel) constants(spec *ebpf.CollectionSpec, index uint16) error {
+	if v := spec.Variables["ghost_sensor"]; v != nil {
+		if err := v.Set(index); err != nil {
+			return fmt.Errorf("set ghost_sensor: %w", err)
+		}
+	}
+	if v := spec.Variables["ghost_watermark"]; v != nil {
+		if err := v.Set(uint64(k.ring.MaxEntries()) / 4); err != nil {
+			return fmt.Errorf("set ghost_watermark: %w", err)
+		}
+	}
+	return nil
 }
 
 func (o *Object) loadMaps(spec *ebpf.CollectionSpec, ring *ebpf.Map) error {
@@ -210,16 +217,6 @@ func (o *Object) Iterate(program string) (bool, error) {
 
 // Keep ties a link made after Load to the life of the object.
 func (o *Object) Keep(l link.Link) { o.links = append(o.links, l) }
-
-func (o *Object) reasons() error {
-	var errs []error
-	for _, h := range o.Hooks {
-		for _, t := range h.Tiers {
-			errs = append(errs, fmt.Errorf("%s: %s: %s", h.What, t.Name, t.Reason))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // Close detaches and unloads.
 func (o *Object) Close() error {
