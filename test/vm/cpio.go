@@ -27,8 +27,14 @@ const trailer = "TRAILER!!!"
 
 func (a *archive) dir(name string) { a.entry(name, typeDir|0o755, 2, nil, 0, 0) }
 
-func (a *archive) file(name string, perm int, data []byte) {
-	a.entry(name, typeFile|perm, 1, data, 0, 0)
+// file writes one file; under further names, if given, as hard links. The
+// first of them carries the data, and all have one inode number.
+func (a *archive) file(name string, perm int, data []byte, others ...string) {
+	a.entry(name, typeFile|perm, 1+len(others), data, 0, 0)
+	for _, other := range others {
+		a.inode-- // entry counts it up again
+		a.entry(other, typeFile|perm, 1+len(others), nil, 0, 0)
+	}
 }
 
 func (a *archive) link(name, target string) { a.entry(name, typeLink|0o777, 1, []byte(target), 0, 0) }

@@ -39,6 +39,7 @@ func sampleArchive(t *testing.T) []byte {
 	for n := range 6 {
 		a.file("bin/"+strings.Repeat("n", n+1), 0o755, []byte("12345"[:n]))
 	}
+	a.file("bin/busybox", 0o755, []byte("box"), "bin/ls", "bin/cat")
 	a.link("bin/link", "n")
 	a.device("dev/console", 5, 1)
 	if err := a.close(); err != nil {

@@ -50,7 +50,7 @@ type root struct {
 }
 
 func (r root) fill(ctx context.Context, a *archive) error {
-	for _, d := range []string{"bin", "dev", "etc", "proc", "root", "run", "src", "sys", "tmp", "var", "var/lib", "var/log"} {
+	for _, d := range []string{"bin", "dev", "etc", "proc", "root", "run", "src", "sys", "tmp", "usr", "var", "var/lib", "var/log"} {
 		a.dir(d)
 	}
 	a.device("dev/console", 5, 1) // the kernel opens it before anything is mounted
@@ -136,7 +136,8 @@ func mkdirAll(a *archive, made map[string]bool, dir string) {
 	a.dir(dir)
 }
 
-// addBusybox gives the guest a shell and small tools for tests that run them.
+// addBusybox gives the guest a shell and small tools for tests that run them:
+// as hard links, so that /proc/PID/exe names the tool as on other systems.
 func addBusybox(ctx context.Context, a *archive) error {
 	file, err := exec.LookPath("busybox")
 	if err != nil {
@@ -145,16 +146,22 @@ func addBusybox(ctx context.Context, a *archive) error {
 	if err := checkStatic(file); err != nil {
 		return err
 	}
-	tools, err := output(exec.CommandContext(ctx, file, "--list"))
+	list, err := output(exec.CommandContext(ctx, file, "--list"))
 	if err != nil {
 		return err
 	}
-	for tool := range strings.FieldsSeq(tools) {
+	var tools []string
+	for tool := range strings.FieldsSeq(list) {
 		if tool != "busybox" && tool != "init" {
-			a.link("bin/"+tool, "busybox")
+			tools = append(tools, "bin/"+tool)
 		}
 	}
-	return addFile(a, "bin/busybox", file)
+	data, err := os.ReadFile(file)
+	a.file("bin/busybox", 0o755, data, tools...)
+	for _, dir := range []string{"sbin", "usr/bin", "usr/sbin"} {
+		a.link(dir, "/bin")
+	}
+	return err
 }
 
 func checkStatic(file string) error {

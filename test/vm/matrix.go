@@ -218,6 +218,9 @@ func (x *matrix) conclude(out io.Writer, host results) error {
 	smokeTable, doctorTable := newTable("capability"), newTable("ghostlight doctor")
 	for _, o := range x.runs {
 		smokeTable.addCapabilities(o.kernel.Series, o.results)
+		if !x.doctor {
+			continue
+		}
 		if err := doctorTable.addDoctor(o.kernel.Series, o.doctor); err != nil {
 			o.problem("%v", err)
 		}

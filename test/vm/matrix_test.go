@@ -76,19 +76,25 @@ func TestMatrixVerdict(t *testing.T) {
 
 func TestMatrixDoctor(t *testing.T) {
 	x := newMatrix()
+	x.doctor = true
 	doctor := func(code int, text string) []plan.Frame {
 		return []plan.Frame{{Job: doctorJob, Out: text}, {Job: doctorJob, End: &plan.End{Code: code}}}
 	}
-	replay(x, doctor(0, `{"hooks":[{"what":"TCP close","tier":"tp_btf","tiers":[{"name":"tp_btf","taken":true}]},{"what":"requests","tier":""}]}`+"\n"+
-		`{"name":"fentry","ok":false,"reason":"lockdown"}`+"\n")...)
+	replay(x, doctor(0, `{
+	"ok": true,
+	"probes": [{"name": "fentry", "ok": false}, {"name": "tp_btf", "ok": true}],
+	"sensors": [{"name": "tcp", "ok": true, "hooks": [{"what": "close", "tier": "tp_btf tcp_destroy_sock"}, {"what": "reset", "tier": ""}]}]
+}
+`)...)
 	var report bytes.Buffer
 	if err := x.conclude(&report, nil); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "doctor.txt", report.String())
 
-	for name, frames := range map[string][]plan.Frame{"exit 1": doctor(1, "{}\n"), "no JSON": doctor(0, "{\n")} {
+	for name, frames := range map[string][]plan.Frame{"exit 1": doctor(1, "{}\n"), "no JSON": doctor(0, "{\n"), "did not run": nil} {
 		x := newMatrix()
+		x.doctor = true
 		replay(x, frames...)
 		if err := x.conclude(&report, nil); err == nil {
 			t.Errorf("%s: no error", name)

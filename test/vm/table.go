@@ -2,12 +2,13 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"ghostlight/internal/api"
 )
 
 // A table has a row for what was asked and a column for each kernel.
@@ -71,68 +72,29 @@ func (t *table) addCapabilities(column string, rs results) {
 	}
 }
 
-// addDoctor adds a column from what `ghostlight doctor -o json` printed. Of
-// any nesting it takes two kinds of objects: a hook has `what` and `tier`
-// (empty if none works), a probe has `name` and a boolean `ok`.
+// addDoctor adds a column from what `ghostlight doctor -o json` printed: the
+// kernel's features, then what each sensor wants to see and by which tier.
 func (t *table) addDoctor(column, printed string) error {
-	values := json.NewDecoder(strings.NewReader(printed))
-	for {
-		var v any
-		if err := values.Decode(&v); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read what doctor printed: %w", err)
-		}
-		t.addReports(column, v)
+	var d api.Doctor
+	if err := json.Unmarshal([]byte(printed), &d); err != nil {
+		return fmt.Errorf("read what doctor printed: %w", err)
 	}
+	for _, p := range d.Probes {
+		t.set(p.Name, column, yesNo[p.OK])
+	}
+	for _, s := range d.Sensors {
+		for _, h := range s.Hooks {
+			t.set(s.Name+": "+h.What, column, orDash(h.Tier))
+		}
+	}
+	return nil
 }
 
-func (t *table) addReports(column string, v any) {
-	switch v := v.(type) {
-	case []any:
-		for _, e := range v {
-			t.addReports(column, e)
-		}
-	case map[string]any:
-		if row, cell, ok := report(v); ok {
-			t.set(row, column, cell)
-			return
-		}
-		for _, key := range sortedKeys(v) {
-			t.addReports(column, v[key])
-		}
-	}
-}
-
-func report(v map[string]any) (row, cell string, ok bool) {
-	what, isHook := v["what"].(string)
-	tier, hasTier := v["tier"].(string)
-	if isHook && hasTier {
-		return what, orDash(tier), true
-	}
-	name, isProbe := v["name"].(string)
-	works, hasOK := v["ok"].(bool)
-	if !isProbe || !hasOK {
-		return "", "", false
-	}
-	if works {
-		return name, "yes", true
-	}
-	return name, "-", true
-}
+var yesNo = map[bool]string{true: "yes", false: "-"}
 
 func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
 	return s
-}
-
-func sortedKeys(m map[string]any) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
