@@ -7,6 +7,7 @@ import (
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
+	"ghostlight/internal/sensor/process"
 )
 
 // Exporters is every exporter, in the order of their folders.
@@ -18,4 +19,6 @@ var Exporters = []export.Def{
 var Protos = []l7.Proto{}
 
 // Sensors is every sensor, in the order of their folders.
-var Sensors = []sensor.Def{}
+var Sensors = []sensor.Def{
+	process.Sensor,
+}
