@@ -248,11 +248,12 @@ func sameRelease(depends, release string) (names []string) {
 	return names
 }
 
-// fetch gives the kernel of s from the cache folder, or puts it there.
-func fetch(ctx context.Context, cache string, s series, find func(context.Context) (mirror, error)) (kernel, error) {
+// fetch gives the kernel of s from the cache folder, or puts it there; a fresh
+// one replaces what is there.
+func fetch(ctx context.Context, cache string, s series, fresh bool, find func(context.Context) (mirror, error)) (kernel, error) {
 	dir := filepath.Join(cache, "linux-"+s.name)
 	k, err := readKernel(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !fresh && !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
 	m, err := find(ctx)
@@ -267,7 +268,7 @@ func fetch(ctx context.Context, cache string, s series, find func(context.Contex
 	if err := download(ctx, temp, s, m); err != nil {
 		return k, fmt.Errorf("fetch kernel %s: %w", s.name, err)
 	}
-	if err := os.Rename(temp, dir); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(temp, dir)); err != nil {
 		return k, err
 	}
 	return readKernel(dir)

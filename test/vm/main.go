@@ -131,12 +131,7 @@ func fetchAll(ctx context.Context, cache string, chosen []series, o options) (ke
 		find = func(context.Context) (mirror, error) { return mirror{base, base + "-security"}, nil }
 	}
 	for _, s := range chosen {
-		if o.fresh {
-			if err := os.RemoveAll(filepath.Join(cache, "linux-"+s.name)); err != nil {
-				return nil, err
-			}
-		}
-		k, err := fetch(ctx, cache, s, find)
+		k, err := fetch(ctx, cache, s, o.fresh, find)
 		if err != nil {
 			return nil, err
 		}
