@@ -16,6 +16,7 @@ import (
 // watch is the sensor at work, and all that it told so far.
 type watch struct {
 	began  int64 // CLOCK_BOOTTIME
+	kernel *kernel.Kernel
 	object *kernel.Object
 
 	mu   sync.Mutex
@@ -55,7 +56,7 @@ func start(t testing.TB) *watch {
 			t.Fatalf("%s: no tier was taken: %+v", h.What, h.Tiers)
 		}
 	}
-	w := &watch{began: boottime(), object: o}
+	w := &watch{began: boottime(), kernel: k, object: o}
 	w.drain(t, k, in)
 	var out event.Batch
 	w.mu.Lock() // Decode and Start are called from one goroutine at a time

@@ -446,3 +446,31 @@ func TestStorm(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkSpawn reports what each program costs per run, while processes come
+// and go: go test -bench Spawn -benchtime 2000x.
+func BenchmarkSpawn(b *testing.B) {
+	w := start(b)
+	m, err := w.kernel.NewMeter()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := m.Begin(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := exec.Command("/bin/true", "--with", "some arguments").Run(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	costs, err := m.End(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range costs {
+		b.ReportMetric(c.PerRunNS, strings.TrimPrefix(c.Program, "process_")+"-ns")
+		if c.Program == "process_exit" {
+			b.ReportMetric(float64(c.Runs)/float64(b.N), "exit-runs/op")
+		}
+	}
+}
