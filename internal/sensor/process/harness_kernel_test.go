@@ -2,11 +2,7 @@ package process
 
 import (
 	"bytes"
-	"fmt"
-	"os"
 	"os/exec"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +15,7 @@ import (
 
 // watch is the sensor at work, and all that it told so far.
 type watch struct {
+	began  int64 // CLOCK_BOOTTIME
 	object *kernel.Object
 
 	mu   sync.Mutex
@@ -58,7 +55,7 @@ func start(t testing.TB) *watch {
 			t.Fatalf("%s: no tier was taken: %+v", h.What, h.Tiers)
 		}
 	}
-	w := &watch{object: o}
+	w := &watch{began: boottime(), object: o}
 	w.drain(t, k, in)
 	var out event.Batch
 	w.mu.Lock() // Decode and Start are called from one goroutine at a time
@@ -131,7 +128,7 @@ func (w *watch) all(match func(*event.Process) bool) []event.Process {
 // one waits for the record that matches and fails if there are others.
 func (w *watch) one(t testing.TB, what string, match func(*event.Process) bool) event.Process {
 	t.Helper()
-	for range 600 {
+	for range 1000 {
 		if found := w.all(match); len(found) > 0 {
 			if len(found) > 1 {
 				t.Errorf("%s: told %d times: %+v", what, len(found), found)
@@ -140,23 +137,19 @@ func (w *watch) one(t testing.TB, what string, match func(*event.Process) bool) 
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	t.Fatalf("%s: never told. Last records: %+v", what, w.last(5))
+	t.Fatalf("%s: never told", what)
 	return event.Process{}
 }
 
-func (w *watch) last(n int) []event.Process {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.told[max(0, len(w.told)-n):])
+// life waits for the exit of pid and returns its records.
+func (w *watch) life(t testing.TB, pid int) (fork, exec, exit event.Process) {
+	t.Helper()
+	exit = w.one(t, "exit", is(event.Exit, pid))
+	return w.one(t, "fork", is(event.Fork, pid)), w.one(t, "exec", is(event.Exec, pid)), exit
 }
 
 func is(a event.Action, pid int) func(*event.Process) bool {
 	return func(p *event.Process) bool { return p.Action == a && p.PID == uint32(pid) }
-}
-
-// execOf is the exec whose first argument is arg0.
-func execOf(arg0 string) func(*event.Process) bool {
-	return func(p *event.Process) bool { return p.Action == event.Exec && len(p.Args) > 0 && p.Args[0] == arg0 }
 }
 
 // run runs a command that must exit with the given code and returns its pid.
@@ -174,16 +167,40 @@ func run(t testing.TB, code int, cmd *exec.Cmd) int {
 	return cmd.Process.Pid
 }
 
-// inode returns the number in /proc/PID/ns/NAME.
-func inode(t testing.TB, pid int, name string) uint32 {
+// same fails unless got is want.
+func same[T comparable](t testing.TB, what string, got, want T) {
 	t.Helper()
-	link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
+	if got != want {
+		t.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+// self returns a command that runs this test's binary as the named helper.
+func self(helper string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = []string{helperVariable + "=" + helper}
+	return cmd
+}
+
+// spawn starts cmd, the helper "wait" or "leader", and waits until it is
+// ready; it ends with the test, or when end is called.
+func spawn(t testing.TB, cmd *exec.Cmd) (pid int, end func()) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var n uint32
-	if _, err := fmt.Sscanf(strings.TrimPrefix(link, name), ":[%d]", &n); err != nil {
-		t.Fatal(link, err)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return n
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() { in.Close(); _ = cmd.Wait() })
+	t.Cleanup(end)
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return cmd.Process.Pid, end
 }

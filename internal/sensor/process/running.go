@@ -111,7 +111,8 @@ func runningArgs(p *event.Process, argStart uint64) (args []string, cut, complet
 	if s.argStart != 0 && argStart != 0 && s.argStart != argStart {
 		return nil, false, false // it is another program, whose exec is told
 	}
-	return splitArgs(b), cut, p.Complete
+	// The leader of the threads may have ended before them: then nobody tells.
+	return splitArgs(b), cut, p.Complete && len(b) > 0
 }
 
 // readArgs returns at most maxArgs bytes of the arguments of the process whose
