@@ -328,6 +328,7 @@ struct mm_struct {
 
 struct upid {
 	int nr;
+	struct pid_namespace *ns;
 };
 
 struct pid {

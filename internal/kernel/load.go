@@ -198,8 +198,14 @@ func (o *Object) link(t Tier, p *ebpf.Program, at ebpf.AttachType) (link.Link, e
 // Iterate runs the iterator program once over everything it walks, in the
 // network namespace of the calling thread. It reports false if no tier with
 // that program was taken. What the program writes to the sequence file is read
-// and thrown away: our iterators speak through the ring.
+// and thrown away: this is for iterators that speak through the ring.
 func (o *Object) Iterate(program string) (bool, error) {
+	return o.IterateTo(io.Discard, program)
+}
+
+// IterateTo is Iterate, and w gets what the program writes to the sequence
+// file. The reader sets the pace, so nothing is lost however much it is.
+func (o *Object) IterateTo(w io.Writer, program string) (bool, error) {
 	it := o.iters[program]
 	if it == nil {
 		return false, nil
@@ -209,7 +215,7 @@ func (o *Object) Iterate(program string) (bool, error) {
 		return false, fmt.Errorf("open iterator %s: %w", program, err)
 	}
 	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.Copy(w, r); err != nil {
 		return false, fmt.Errorf("run iterator %s: %w", program, err)
 	}
 	return true, nil
