@@ -8,6 +8,8 @@ import (
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/process"
+	"ghostlight/internal/sensor/tcp"
+	"ghostlight/internal/sensor/udp"
 )
 
 // Exporters is every exporter, in the order of their folders.
@@ -21,4 +23,6 @@ var Protos = []l7.Proto{}
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
 	process.Sensor,
+	tcp.Sensor,
+	udp.Sensor,
 }
