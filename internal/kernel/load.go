@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -62,6 +63,7 @@ type Object struct {
 
 	links []link.Link
 	iters map[string]*link.Iter
+	types *btf.Cache // while it is loaded
 }
 
 // Load creates the maps of spec, with the shared ring in the place of its own,
@@ -72,7 +74,8 @@ func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hook
 	if err := k.constants(spec, index); err != nil {
 		return nil, nil, err
 	}
-	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}}
+	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, types: k.kernelTypes()}
+	defer func() { o.types = nil }()
 	if err := o.loadMaps(spec, k.ring); err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
 	}
@@ -104,7 +107,7 @@ func (k *Kernel) constants(spec *ebpf.CollectionSpec, index uint16) error {
 func (o *Object) loadMaps(spec *ebpf.CollectionSpec, ring *ebpf.Map) error {
 	only := spec.Copy()
 	clear(only.Programs)
-	var opts ebpf.CollectionOptions
+	opts := ebpf.CollectionOptions{Cache: o.types}
 	if m := only.Maps["ghost_events"]; m != nil {
 		m.MaxEntries = ring.MaxEntries()
 		opts.MapReplacements = map[string]*ebpf.Map{"ghost_events": ring}
@@ -170,7 +173,7 @@ func (o *Object) loadProgram(spec *ebpf.CollectionSpec, name string) (*ebpf.Prog
 	for n, m := range o.Maps { // a replacement must have the spec's size
 		one.Maps[n].MaxEntries = m.MaxEntries()
 	}
-	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: o.Maps})
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: o.Maps, Cache: o.types})
 	if err != nil {
 		return nil, err
 	}
