@@ -22,20 +22,24 @@ func (c Config) Check() error {
 	return errs.orNil()
 }
 
-// CheckSensors refuses parts of sensors that do not exist.
-func (c Config) CheckSensors(known []string) error {
-	var errs Errors
-	for name, s := range c.Sensors {
+// CheckNames refuses parts of sensors and exporters that do not exist.
+func (c Config) CheckNames(sensors, exporters []string) error {
+	errs := append(strangers("sensor", c.Sensors, sensors), strangers("exporter", c.Exporters, exporters)...)
+	return errs.orNil()
+}
+
+func strangers(what string, parts map[string]Part, known []string) (errs Errors) {
+	for name, p := range parts {
 		if slices.Contains(known, name) {
 			continue
 		}
-		e := &Error{File: s.options.file, Message: fmt.Sprintf("there is no sensor %q%s", name, didYouMean(name, known))}
-		if at := s.options.at; at != nil {
+		e := &Error{File: p.options.file, Message: fmt.Sprintf("there is no %s %q%s", what, name, didYouMean(name, known))}
+		if at := p.options.at; at != nil {
 			e.Line, e.Col = at.Position.Line, at.Position.Column
 		}
 		errs = append(errs, e)
 	}
-	return errs.orNil()
+	return errs
 }
 
 const (

@@ -34,7 +34,9 @@ type Config struct {
 	Redact Redact `yaml:"redact" reload:"live"`
 	// Sensors by name: `ghostlight doctor` lists them. All are on unless said
 	// otherwise, and each has options of its own (docs/sensors.md).
-	Sensors map[string]Sensor `yaml:"sensors"`
+	Sensors map[string]Part `yaml:"sensors"`
+	// Exporters by name, like the sensors.
+	Exporters map[string]Part `yaml:"exporters"`
 	// Certificate of the HTTP API.
 	TLS TLS `yaml:"tls"`
 	// Bearer token that every request must carry, except those by the unix
@@ -70,9 +72,9 @@ type Redact struct {
 	Deny []string `yaml:"deny"`
 }
 
-// Sensor is one sensor's part of the file.
-type Sensor struct {
-	// Whether the sensor is loaded at all.
+// Part is the part of one sensor or exporter.
+type Part struct {
+	// Whether it runs at all.
 	Enabled bool `yaml:"enabled"`
 
 	options options
@@ -107,12 +109,14 @@ func Default() Config {
 		Retention: Retention{Age: Duration(24 * time.Hour), Bytes: 2 << 30},
 		Sync:      Duration(time.Second),
 		Budget:    Budget{CPU: 3, Memory: 64 << 20},
-		Sensors:   map[string]Sensor{},
+		Sensors:   map[string]Part{},
+		Exporters: map[string]Part{},
 		Log:       Log{Level: "info", Format: "text"},
 	}
 }
 
-const systemSocket = "/run/ghostlight/ghostlight.sock"
+// SystemSocket is where an agent of root listens.
+const SystemSocket = "/run/ghostlight/ghostlight.sock"
 
 // DefaultSocket returns where an agent of this user listens: in the folder that
 // the service manager made, in /run for root, else in the user's own runtime
@@ -123,7 +127,7 @@ func DefaultSocket() string {
 		return filepath.Join(dir, "ghostlight.sock")
 	}
 	if os.Geteuid() == 0 {
-		return systemSocket
+		return SystemSocket
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "ghostlight.sock")
@@ -167,13 +171,19 @@ func Read(path string) (Config, error) {
 
 // Sensor returns the part of the named sensor, with the defaults where the file
 // says nothing.
-func (c Config) Sensor(name string) Sensor {
-	if s, ok := c.Sensors[name]; ok {
-		return s
+func (c Config) Sensor(name string) Part { return partOf(c.Sensors, name) }
+
+// Exporter returns the part of the named exporter.
+func (c Config) Exporter(name string) Part { return partOf(c.Exporters, name) }
+
+func partOf(parts map[string]Part, name string) Part {
+	if p, ok := parts[name]; ok {
+		return p
 	}
-	return Sensor{Enabled: true}
+	return Part{Enabled: true}
 }
 
-// Options fills the sensor's own option struct, strictly: it is what
-// sensor.Def.New gets. Fields are named by their yaml tag, or in snake case.
-func (s Sensor) Options(into any) error { return s.options.decode(into) }
+// Options fills the owner's own option struct, strictly: it is what
+// sensor.Def.New and export.Def.New get. Fields are named by their yaml tag, or
+// in snake case.
+func (p Part) Options(into any) error { return p.options.decode(into) }

@@ -162,7 +162,7 @@ x.yaml:5:11: sensors.tcp.mode: "slow" is not one of fast, exact`
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 	want = `x.yaml:6:3: there is no sensor "tpc"; did you mean "tcp"?`
-	if err := c.CheckSensors([]string{"process", "tcp", "udp"}); err == nil || err.Error() != want {
+	if err := c.CheckNames([]string{"process", "tcp", "udp"}, nil); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -170,7 +170,7 @@ func (d *decoder) value(n ast.Node, v reflect.Value, key, oneof string) {
 		d.text(n, v, key)
 	case v.Kind() == reflect.Struct:
 		d.structure(n, v, key)
-	case v.Kind() == reflect.Map:
+	case v.Type() == reflect.TypeFor[map[string]Part]():
 		d.mapping(n, v, key)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, key)
@@ -202,25 +202,20 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, key string) {
 	})
 }
 
+// mapping fills a map of parts, the only maps of a configuration.
 func (d *decoder) mapping(n ast.Node, v reflect.Value, key string) {
 	if v.IsNil() {
 		v.Set(reflect.MakeMap(v.Type()))
 	}
 	d.entries(n, key, func(name string, at *token.Token, value ast.Node) {
 		d.lines[join(key, name)] = at
-		if v.Type().Elem() == reflect.TypeFor[Sensor]() {
-			v.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(d.sensor(at, value, join(key, name))))
-			return
-		}
-		elem := reflect.New(v.Type().Elem()).Elem()
-		d.value(value, elem, join(key, name), "")
-		v.SetMapIndex(reflect.ValueOf(name), elem)
+		v.SetMapIndex(reflect.ValueOf(name), reflect.ValueOf(d.part(at, value, join(key, name))))
 	})
 }
 
-// sensor keeps what is not ours for the sensor to read.
-func (d *decoder) sensor(at *token.Token, n ast.Node, key string) Sensor {
-	s := Sensor{Enabled: true, options: options{file: d.file, key: key, at: at}}
+// part keeps what is not ours for its owner to read.
+func (d *decoder) part(at *token.Token, n ast.Node, key string) Part {
+	s := Part{Enabled: true, options: options{file: d.file, key: key, at: at}}
 	if n == nil || n.Type() == ast.NullType {
 		return s
 	}

@@ -54,8 +54,8 @@ func leaves(c Config) []leaf {
 
 func collect(v reflect.Value, key string, live bool, out *[]leaf) {
 	switch {
-	case v.Type() == reflect.TypeFor[Sensor]():
-		s := v.Interface().(Sensor)
+	case v.Type() == reflect.TypeFor[Part]():
+		s := v.Interface().(Part)
 		*out = append(*out, leaf{join(key, "enabled"), strconv.FormatBool(s.Enabled), live})
 		for _, e := range s.options.entries {
 			*out = append(*out, leaf{join(key, e.name), flow(e.value), live})
@@ -107,7 +107,7 @@ func printStruct(b *strings.Builder, v reflect.Value, indent string) {
 			printValue(b, fieldName(f), v.FieldByIndex(f.Index), indent)
 		}
 	}
-	if s, ok := v.Interface().(Sensor); ok {
+	if s, ok := v.Interface().(Part); ok {
 		for _, e := range s.options.entries {
 			fmt.Fprintf(b, "%s%s: %s\n", indent, plain(e.name), flow(e.value))
 		}

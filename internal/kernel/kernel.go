@@ -3,9 +3,12 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 )
 
@@ -16,6 +19,7 @@ type Kernel struct {
 
 	mu      sync.Mutex
 	objects []*Object
+	types   *btf.Cache // the kernel's types, between the first Load and Settle
 }
 
 // DefaultRingBytes holds half a second of records of a busy two-core host. The
@@ -35,6 +39,28 @@ func New(ringBytes uint32) (*Kernel, error) {
 		return nil, fmt.Errorf("create the ring (%d bytes; needs root or CAP_BPF and CAP_PERFMON, and Linux 5.8): %w", ringBytes, err)
 	}
 	return &Kernel{ring: ring}, nil
+}
+
+// kernelTypes returns the kernel's types, read once for all loads.
+func (k *Kernel) kernelTypes() *btf.Cache {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.types == nil {
+		k.types = btf.NewCache()
+	}
+	return k.types
+}
+
+// Settle gives back the memory that loading took: the kernel's types are tens
+// of megabytes. Call it when all sensors are loaded.
+func (k *Kernel) Settle() {
+	k.mu.Lock()
+	k.types = nil
+	k.mu.Unlock()
+	// Twice: the first collection finds the types unused and unmaps them, the
+	// second frees what the unmapping kept.
+	runtime.GC()
+	debug.FreeOSMemory()
 }
 
 func (k *Kernel) add(o *Object) {

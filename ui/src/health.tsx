@@ -1,0 +1,1 @@
+export function Health() { return <p>soon</p>; }
