@@ -66,8 +66,10 @@ func scriptOf(interpreter, values, args string) string {
 		case (arg == "-m" || arg == "--module") && (interpreter == "java" || interpreter == "python" || interpreter == "pypy"):
 			return safeName(next)
 		case arg == "run" && (interpreter == "bun" || interpreter == "deno"):
-		case takesValue(values, arg):
+		case takesValue(values, arg), isShellFlag(interpreter, arg, 'o'):
 			_, rest, _ = strings.Cut(rest, "\x00")
+		case isShellFlag(interpreter, arg, 'c'):
+			return ""
 		case inline[arg], arg == "", arg == "-":
 			return ""
 		case arg == "--":
@@ -86,6 +88,11 @@ func takesValue(values, flag string) bool {
 		}
 	}
 	return false
+}
+
+// isShellFlag reports short flags of a shell that end with the given one: -euo.
+func isShellFlag(interpreter, arg string, last byte) bool {
+	return strings.HasSuffix(interpreter, "sh") && len(arg) > 1 && arg[0] == '-' && arg[1] != '-' && arg[len(arg)-1] == last
 }
 
 // suffixes of scripts and archives are not part of a service's name.
