@@ -138,7 +138,9 @@ func show(flows []event.Flow) (s string) {
 
 // The two ends of a connection, by the client's port.
 func end(d event.Direction, client netip.AddrPort) func(*event.Flow) bool {
-	return func(f *event.Flow) bool { return f.Direction == d && f.Source.Port() == client.Port() && f.TCP.State != listen }
+	return func(f *event.Flow) bool {
+		return f.Direction == d && f.Source.Port() == client.Port() && f.TCP.State != listen
+	}
 }
 
 func addrOf(a net.Addr) netip.AddrPort {

@@ -213,7 +213,9 @@ func TestLoopbackOfAnotherNamespace(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		c.Write([]byte("x"))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
 		r.turns(500 * time.Millisecond)
 	}
 	_, here := netns(t)
@@ -229,6 +231,7 @@ func TestLoopbackOfAnotherNamespace(t *testing.T) {
 		}
 	}
 	if there != 1 || alone != 1 {
-		t.Errorf("joined %d, alone %d of %+v", there, alone, r.of(from, to))
+		lost, _ := r.object.Lost()
+		t.Errorf("joined %d, alone %d of %+v, lost %d", there, alone, r.out.Flows, lost)
 	}
 }

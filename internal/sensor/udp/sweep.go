@@ -11,55 +11,67 @@ import (
 )
 
 // Tick sweeps the flows once a second, and less often where there are so many
-// that sweeping would take more than a hundredth of a core.
+// that sweeping would take more than a hundredth of a core. A sweep that finds
+// much to tell goes on in the next tick: a batch is not to grow without bound.
 func (i *instance) Tick(now int64, out *event.Batch) error {
-	if i.object == nil || now < i.next {
+	if i.object == nil || i.cursor == nil && now < i.next {
 		return nil
 	}
 	began := time.Now()
 	err := i.sweep(now, out)
-	period := min(i.Interval, max(firstReport, sweepShare*time.Since(began)))
+	i.spent += time.Since(began)
+	if i.cursor != nil && err == nil {
+		return nil
+	}
+	period := min(i.Interval, max(firstReport, sweepShare*i.spent))
 	i.next = now + int64(period)*9/10 // ticks are not on the dot
-	return err
+	i.cursor, i.spent = nil, 0
+	return errors.Join(err, i.tellLost(now, out))
 }
 
+// sweep begins a sweep or goes on with one. The cursor is nil after its end.
 func (i *instance) sweep(now int64, out *event.Batch) error {
-	if err := i.readDrops(); err != nil {
-		return fmt.Errorf("read udp_drops: %w", err)
+	if i.cursor == nil {
+		if err := i.readDrops(); err != nil {
+			return fmt.Errorf("read udp_drops: %w", err)
+		}
+		i.cursor, i.live = new(ebpf.MapBatchCursor), 0
 	}
-	i.live = 0
 	m := i.object.Maps["udp_flows"]
-	err := batches(m, i.keys, i.flows, func(n int) error {
+	for limit := len(out.Flows) + maxRecords; len(out.Flows) < limit; {
+		n, err := m.BatchLookup(i.cursor, i.keys, i.flows, nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return fmt.Errorf("read udp_flows: %w", err)
+		}
 		for at := range n {
 			if err := i.visit(m, &i.keys[at], &i.flows[at], now, out); err != nil {
-				return err
+				return fmt.Errorf("end a flow: %w", err)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("sweep udp_flows: %w", err)
+		if last {
+			i.cursor = nil
+			i.forget(now)
+			return i.forgetDrops()
+		}
 	}
-	i.forget(now)
-	return i.forgetDrops()
+	return nil
 }
 
-// batches reads all of m through the buffers keys and values and calls fn with
-// the number that were filled.
-func batches[K, V any](m *ebpf.Map, keys []K, values []V, fn func(n int) error) error {
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-		if err := fn(n); err != nil {
-			return err
-		}
-		if err != nil { // that was the last
-			return nil
-		}
+// tellLost tells the packets that no map had room for.
+func (i *instance) tellLost(now int64, out *event.Batch) error {
+	if err := i.object.Maps["udp_lost"].Lookup(uint32(0), &i.perCPU); err != nil {
+		return fmt.Errorf("read udp_lost: %w", err)
 	}
+	var n uint64
+	for _, c := range i.perCPU {
+		n += c
+	}
+	if n > i.lost {
+		out.Lost = append(out.Lost, event.Lost{Time: now, Stage: "map", Sensor: "udp", Count: n - i.lost})
+		i.lost = n
+	}
+	return nil
 }
 
 // visit reports a flow whose time has come and ends one that is silent.
@@ -133,12 +145,19 @@ func (i *instance) forget(now int64) {
 
 func (i *instance) readDrops() error {
 	clear(i.drops)
-	return batches(i.object.Maps["udp_drops"], i.cookies, i.counts, func(n int) error {
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := i.object.Maps["udp_drops"].BatchLookup(&cursor, i.cookies, i.counts, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
 		for at, cookie := range i.cookies[:n] {
 			i.drops[cookie] = refused{packets: i.counts[at]}
 		}
-		return nil
-	})
+		if err != nil { // that was the last
+			return nil
+		}
+	}
 }
 
 // newDrops takes the drops of k's socket that no record has told.

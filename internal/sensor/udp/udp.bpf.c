@@ -127,6 +127,23 @@ struct {
 	__type(value, __u64);
 } udp_drops SEC(".maps");
 
+/* Packets that no map had room for. One slot; written here, told by Tick. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} udp_lost SEC(".maps");
+
+static __always_inline void udp_count_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&udp_lost, &zero);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 struct udp_packet {
 	struct udp_key key; /* cookie not yet set */
 	__u64 bytes;
@@ -319,7 +336,7 @@ static __noinline int udp_open(struct __sk_buff *skb, struct udp_packet *p, bool
 		return 0;
 	o = bpf_sk_storage_get(&udp_sockets, full, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!o) {
-		ghost_count_lost();
+		udp_count_lost();
 		return 0;
 	}
 	if (o->closed)
@@ -344,7 +361,7 @@ static __noinline int udp_open(struct __sk_buff *skb, struct udp_packet *p, bool
 	err = bpf_map_update_elem(&udp_flows, &p->key, &f, BPF_NOEXIST);
 	if (err) {
 		if (err != -17) /* EEXIST: another CPU was faster */
-			ghost_count_lost();
+			udp_count_lost();
 		return 0;
 	}
 	if (!o->flows)
@@ -526,7 +543,7 @@ int udp_full(__u64 *ctx)
 	if (n)
 		__sync_fetch_and_add(n, 1);
 	else if (bpf_map_update_elem(&udp_drops, &cookie, &one, BPF_NOEXIST))
-		ghost_count_lost();
+		udp_count_lost();
 	return 0;
 }
 

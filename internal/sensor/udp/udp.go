@@ -63,6 +63,7 @@ const (
 	firstReport = time.Second // a flow that ends sooner is told in one record
 	sweepShare  = 100         // a sweep's own time times this passes before the next
 	chunk       = 1024        // entries read from the map at once
+	maxRecords  = 4096        // of one tick, about; the sweep goes on in the next
 	keepTold    = 10 * time.Second
 )
 
@@ -107,8 +108,12 @@ type instance struct {
 	flows   []udpUdpFlow
 	cookies []uint64
 	counts  []uint64
-	live    int   // flows the sweep met
-	next    int64 // when to sweep again
+	cursor  *ebpf.MapBatchCursor // of a sweep that goes on
+	spent   time.Duration        // by that sweep, so far
+	live    int                  // flows it met
+	next    int64                // when to sweep again
+	perCPU  []uint64
+	lost    uint64 // packets without room that were told
 
 	types [256][]event.Attr // icmp.type, made when first needed
 }

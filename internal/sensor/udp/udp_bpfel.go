@@ -78,6 +78,7 @@ const (
 	udpMapUdpDrops       = "udp_drops"
 	udpMapUdpEnds        = "udp_ends"
 	udpMapUdpFlows       = "udp_flows"
+	udpMapUdpLost        = "udp_lost"
 	udpMapUdpSockets     = "udp_sockets"
 	udpProgUdpCreate     = "udp_create"
 	udpProgUdpEgress     = "udp_egress"
@@ -149,6 +150,7 @@ type udpMapSpecs struct {
 	UdpDrops    *ebpf.MapSpec `ebpf:"udp_drops"`
 	UdpEnds     *ebpf.MapSpec `ebpf:"udp_ends"`
 	UdpFlows    *ebpf.MapSpec `ebpf:"udp_flows"`
+	UdpLost     *ebpf.MapSpec `ebpf:"udp_lost"`
 	UdpSockets  *ebpf.MapSpec `ebpf:"udp_sockets"`
 }
 
@@ -186,6 +188,7 @@ type udpMaps struct {
 	UdpDrops    *ebpf.Map `ebpf:"udp_drops"`
 	UdpEnds     *ebpf.Map `ebpf:"udp_ends"`
 	UdpFlows    *ebpf.Map `ebpf:"udp_flows"`
+	UdpLost     *ebpf.Map `ebpf:"udp_lost"`
 	UdpSockets  *ebpf.Map `ebpf:"udp_sockets"`
 }
 
@@ -196,6 +199,7 @@ func (m *udpMaps) Close() error {
 		m.UdpDrops,
 		m.UdpEnds,
 		m.UdpFlows,
+		m.UdpLost,
 		m.UdpSockets,
 	)
 }
