@@ -55,17 +55,6 @@ static __always_inline void ghost_count_lost(void)
 		__sync_fetch_and_add(n, 1);
 }
 
-/* Of a twin (kernel.Tier.Twin): takes back one of the misses that the kernel
- * counted and Object.Lost adds, because this program made up for it. */
-static __always_inline void ghost_count_found(void)
-{
-	__u32 zero = 0;
-	__u64 *n = bpf_map_lookup_elem(&ghost_lost, &zero);
-
-	if (n)
-		__sync_fetch_and_add(n, -1);
-}
-
 static __always_inline void ghost_stamp(struct ghost_hdr *h, __u16 type)
 {
 	__u64 id = bpf_get_current_pid_tgid();
@@ -96,4 +85,15 @@ static __always_inline void ghost_submit(void *e)
 	__u64 unread = bpf_ringbuf_query(&ghost_events, BPF_RB_AVAIL_DATA);
 
 	bpf_ringbuf_submit(e, unread >= ghost_watermark ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* Of a twin (kernel.Tier.Twin): takes back one of the misses that the kernel
+ * counted and Object.Lost adds, because this program made up for it. */
+static __always_inline void ghost_count_found(void)
+{
+	__u32 zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&ghost_lost, &zero);
+
+	if (n)
+		__sync_fetch_and_add(n, -1);
 }
