@@ -78,7 +78,7 @@ func start(t *testing.T, role string, l net.Listener) *other {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		o.stdin.Close()
+		_ = o.Process.Kill()
 		_ = o.Wait()
 	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || strings.TrimSpace(line) != "ready" {
