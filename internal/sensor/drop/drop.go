@@ -10,6 +10,7 @@
 package drop
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -86,7 +87,8 @@ type instance struct {
 	reasons map[uint32]*reason
 	names   map[[16]byte]string // of interfaces
 	counts  []uint64
-	looked  int64 // when drop_seen was last read
+	before  int64 // when drop_seen was read the time before last
+	looked  int64 // when it was last read
 }
 
 // Spec returns the object, with the rate and what this kernel's tracepoint has.
@@ -111,9 +113,10 @@ func (i *instance) Spec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// Start remembers where the counters are.
+// Start remembers where the counters are, and forgets what was told of others.
 func (i *instance) Start(o *kernel.Object, _ *event.Batch) error {
-	i.object = o
+	i.object, i.before, i.looked = o, 0, 0
+	clear(i.reasons)
 	return nil
 }
 
@@ -246,11 +249,11 @@ func (i *instance) Tick(now int64, out *event.Batch) error {
 			continue
 		}
 		if n := r.withheld(); n > 0 {
-			out.Flows = append(out.Flows, event.Flow{Time: i.looked, End: now, Verdict: event.Dropped, Drop: event.Drop{Reason: r.name, Count: n}})
+			out.Flows = append(out.Flows, event.Flow{Time: i.before, End: i.looked, Verdict: event.Dropped, Drop: event.Drop{Reason: r.name, Count: n}})
 		}
 		copy(r.seen, i.counts)
 	}
-	i.looked = now
+	i.before, i.looked = cmp.Or(i.looked, now), now
 	if err := counts.Err(); err != nil {
 		return fmt.Errorf("read drop_seen: %w", err)
 	}

@@ -268,6 +268,11 @@ func TestRate(t *testing.T) {
 		if lost, err := r.object.Lost(); err != nil || lost > 0 {
 			t.Errorf("rate %d: %d lost, %v", rate, lost, err)
 		}
+		for _, f := range r.out.Flows {
+			if f.Time <= 0 || f.End < f.Time {
+				t.Errorf("rate %d: %v drops from %d to %d", rate, f.Drop, f.Time, f.End)
+			}
+		}
 		t.Logf("rate %d: %d records, %d of them packets", rate, records, told)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 
 	"ghostlight/internal/kernel"
 )
@@ -53,8 +54,38 @@ func fragment(next byte, offset uint16) []byte {
 	return p
 }
 
+// haveRunData asks whether BPF_PROG_RUN shows a cgroup_skb program the packet:
+// older kernels leave data_end unset there. Real packets are not concerned.
+var haveRunData = &kernel.Probe{Name: "packet data for cgroup_skb in BPF_PROG_RUN", Since: "6.1", Test: func() error {
+	const data, dataEnd = 76, 80 // in struct __sk_buff
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, data, asm.Word),
+			asm.LoadMem(asm.R3, asm.R1, dataEnd, asm.Word),
+			asm.Add.Imm(asm.R2, 20),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.JGT.Reg(asm.R2, asm.R3, "out"),
+			asm.Mov.Imm(asm.R0, 1),
+			asm.Return().WithSymbol("out"),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	seen, err := p.Run(&ebpf.RunOptions{Data: append(make([]byte, 14), v4(17, 0, nil, datagram(30, 38))...)})
+	if err == nil && seen != 1 {
+		return errors.New("data_end is not set")
+	}
+	return err
+}}
+
 // The programs read each kind of packet, run by BPF_PROG_RUN on bytes of ours.
 func TestPackets(t *testing.T) {
+	if err := haveRunData.Have(); err != nil {
+		t.Skip(err)
+	}
 	r := start(t, time.Second, time.Minute)
 	type flow struct {
 		bytes         uint64

@@ -121,9 +121,12 @@ type instance struct {
 // Spec returns the object. It has no options in the kernel.
 func (i *instance) Spec() (*ebpf.CollectionSpec, error) { return loadUdp() }
 
-// Start finds the owners of the sockets that are there.
+// Start finds the owners of the sockets that are there. What was told of another
+// object's counters is forgotten.
 func (i *instance) Start(o *kernel.Object, _ *event.Batch) error {
-	i.object = o
+	i.object, i.cursor, i.next, i.lost = o, nil, 0, 0
+	clear(i.told)
+	clear(i.toldDrops)
 	i.keys, i.flows = make([]udpUdpKey, chunk), make([]udpUdpFlow, chunk)
 	i.cookies, i.counts = make([]uint64, chunk), make([]uint64, chunk)
 	_, err := o.Iterate("udp_files")
