@@ -23,6 +23,7 @@ type watch struct {
 	t      testing.TB
 	in     *instance
 	object *kernel.Object
+	kernel *kernel.Kernel
 	reader *kernel.Reader
 	flows  []event.Flow
 }
@@ -72,7 +73,7 @@ func begin(t testing.TB, options func(any) error) *watch {
 			t.Errorf("%s: tier %q: %+v", r.What, r.Tier, r.Tiers)
 		}
 	}
-	w := &watch{t: t, in: in, object: object, reader: reader}
+	w := &watch{t: t, in: in, object: object, kernel: k, reader: reader}
 	var out event.Batch
 	if err := in.Start(object, &out); err != nil {
 		t.Fatal(err)
