@@ -56,6 +56,9 @@ func begin(t testing.TB, options func(any) error) *watch {
 		t.Fatal(err)
 	}
 	in := made.(*instance)
+	if sweepAtOnce {
+		in.interval = 1
+	}
 	spec, err := in.Spec()
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +90,9 @@ func begin(t testing.TB, options func(any) error) *watch {
 // asLinux510 makes the sensor work as if this kernel had nothing that 5.10 has
 // not. Only TestAsLinux510 sets it.
 var asLinux510 bool
+
+// sweepAtOnce makes every sweep tell all that changed.
+var sweepAtOnce bool
 
 func oldest(t testing.TB, spec *ebpf.CollectionSpec) (last []kernel.Hook) {
 	t.Helper()
