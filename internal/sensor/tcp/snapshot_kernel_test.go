@@ -147,4 +147,15 @@ func TestThreadsStayHome(t *testing.T) {
 	}
 }
 
+// What cannot be entered is told, and fn is not called.
+func TestNetworkRefused(t *testing.T) {
+	entered, err := inNetwork("/proc/self/ns/uts", func() error { t.Error("called"); return nil })
+	if entered || err == nil {
+		t.Error(entered, err)
+	}
+	if entered, err := inNetwork("/proc/0/ns/net", func() error { t.Error("called"); return nil }); !entered || err != nil {
+		t.Error("a process that ended is no loss: ", entered, err)
+	}
+}
+
 func netName() (string, error) { return os.Readlink("/proc/thread-self/ns/net") }

@@ -971,15 +971,16 @@ int BPF_PROG(tcp_destroy, struct sock *sk)
 
 /* ---- sweep ---- */
 
-/* due spaces the records of a flow by the interval. A first record may come
- * after half of it; connections that end before that have one record. */
+/* due spaces the records of a flow by the interval. The first may come after a
+ * quarter of it, so that sweeps every half show a connection within it;
+ * connections that end before that have one record. */
 static __always_inline bool due(const struct conn *c)
 {
 	__u64 age = bpf_ktime_get_ns() - c->until;
 
 	if (!c->seen && !(c->flags & COMPLETE))
 		return true; /* was there before us: nobody has heard of it */
-	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 2);
+	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 4);
 }
 
 static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const bool probe)
