@@ -365,12 +365,12 @@ static __always_inline void name(struct conn *c, struct tcp_sock *tp, const bool
 
 /* ---- the state of a socket ---- */
 
-static __always_inline struct conn *conn_of(struct tcp_sock *tp)
+static __always_inline struct conn *conn_of(void *sk)
 {
-	__u64 key = (__u64)tp;
+	__u64 key = (__u64)sk;
 
 	if (use_storage)
-		return bpf_sk_storage_get(&conn_by_socket, tp, 0, 0);
+		return bpf_sk_storage_get(&conn_by_socket, sk, 0, 0);
 	return bpf_map_lookup_elem(&conn_by_address, &key);
 }
 
@@ -939,10 +939,13 @@ int BPF_PROG(tcp_recv_reset, struct sock *sk)
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_first_read, struct sock *sk)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct conn *c = tp ? conn_of(tp) : 0;
+	struct conn *c = conn_of(sk);
+	struct tcp_sock *tp;
 
-	if (!c || c->rank == OWNER || !c->begun || !in_process(tp))
+	if (!c || c->rank == OWNER || !c->begun)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || !in_process(tp))
 		return 0;
 	claim(c, OWNER);
 	meet(c);
@@ -968,15 +971,16 @@ int BPF_PROG(tcp_destroy, struct sock *sk)
 
 /* ---- sweep ---- */
 
-/* due spaces the records of a flow by the interval. A first record may come
- * after half of it; connections that end before that have one record. */
+/* due spaces the records of a flow by the interval. The first may come after a
+ * quarter of it, so that sweeps every half show a connection within it;
+ * connections that end before that have one record. */
 static __always_inline bool due(const struct conn *c)
 {
 	__u64 age = bpf_ktime_get_ns() - c->until;
 
 	if (!c->seen && !(c->flags & COMPLETE))
 		return true; /* was there before us: nobody has heard of it */
-	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 2);
+	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 4);
 }
 
 static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const bool probe)
@@ -1001,8 +1005,7 @@ static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const boo
 	}
 	if (c->seen && !changed(c, &t))
 		return;
-	if (!c->peer_pid)
-		meet(c);
+	meet(c);
 	emit_part(c, &t, READ(tp, SK.__sk_common.skc_state));
 }
 
