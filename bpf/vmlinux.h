@@ -489,6 +489,10 @@ struct tcp_sock {
 	__u8 chrono_type : 2;
 };
 
+struct mptcp_sock {
+	struct sock *first; /* the TCP socket it began with; of a listener the only one */
+};
+
 struct net_device {
 	char name[16];
 	int ifindex;

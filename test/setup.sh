@@ -3,7 +3,8 @@
 set -euo pipefail
 packages=(
 	clang-19 llvm-19 libbpf-dev             # regenerate BPF objects
-	qemu-system-x86 busybox-static cpio     # kernels in a virtual machine
+	qemu-system-x86 busybox-static xz-utils # kernels in a virtual machine
+	debian-archive-keyring                  # and where they come from
 	nginx-light redis-server curl iperf3    # real peers
 	python3 iproute2 libcap2-bin            # namespaces, capabilities
 	podman runc                             # real containers

@@ -7,6 +7,7 @@ import (
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
+	"ghostlight/internal/sensor/drop"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
 	"ghostlight/internal/sensor/udp"
@@ -22,6 +23,7 @@ var Protos = []l7.Proto{}
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
+	drop.Sensor,
 	process.Sensor,
 	tcp.Sensor,
 	udp.Sensor,

@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
+	"ghostlight/internal/enrich/container"
 	"ghostlight/internal/enrich/redact"
 	"ghostlight/internal/event"
 )
@@ -45,8 +48,16 @@ type Enricher struct {
 	boot  uint64
 	rules *redact.Rules
 	tree  tree
+	pairs pairs
 	reads int
 
+	cgroups    *container.Cgroups
+	names      *container.Names
+	containers map[string]*found // by id
+	hybrid     bool              // some containers may be known to cgroup v1 only
+	missing    [256]missing      // pids that /proc did not know
+
+	fixed     bool   // suspended is not measured, in tests
 	suspended int64  // CLOCK_BOOTTIME minus CLOCK_MONOTONIC
 	now       int64  // newest monotonic time seen in a record
 	batch     uint64 // number of Apply calls
@@ -55,6 +66,7 @@ type Enricher struct {
 	orphans   []*process
 
 	raw, text []byte // of one process's arguments, reused
+	file      []byte // of /proc, reused
 
 	counters
 }
@@ -92,14 +104,28 @@ func New(o Options) (*Enricher, error) {
 	if o.Reads <= 0 {
 		o.Reads = DefaultReads
 	}
+	if o.CgroupRoots == nil {
+		mounts, _ := os.ReadFile(filepath.Join(o.ProcRoot, "self/mountinfo")) // without it, paths come from /proc/PID/cgroup
+		o.CgroupRoots = container.Mounts(mounts)
+	}
+	own, _ := os.ReadFile(filepath.Join(o.ProcRoot, "self/cgroup"))
 	return &Enricher{
-		proc:  o.ProcRoot,
-		boot:  bootSeed(o.BootID),
-		rules: redact.New(o.Deny),
-		tree:  tree{byPID: map[uint32]*process{}, limit: o.Processes},
-		reads: o.Reads,
+		proc:       o.ProcRoot,
+		boot:       bootSeed(o.BootID),
+		rules:      redact.New(o.Deny),
+		tree:       tree{byPID: map[uint32]*process{}, limit: o.Processes},
+		pairs:      pairs{slots: make([]pair, pairSlots)},
+		reads:      o.Reads,
+		cgroups:    container.NewCgroups(o.CgroupRoots),
+		names:      container.NewNames(o.DockerRoots, o.StorageRoots),
+		containers: map[string]*found{},
+		hybrid:     container.Hybrid(own),
+		file:       make([]byte, fileBytes),
 	}, nil
 }
+
+// Close lets go of the cgroup trees.
+func (e *Enricher) Close() error { return e.cgroups.Close() }
 
 // Apply redacts and fills the records of b in place. It may add Running
 // records of processes about which more became known, and Lost records. It
@@ -114,20 +140,36 @@ func (e *Enricher) Apply(b *event.Batch) {
 	}
 	e.reunite(b)
 	for i := range b.Flows {
-		e.flow(b, &b.Flows[i])
+		e.self(b, &b.Flows[i])
 	}
+	for i := range b.Flows {
+		e.other(&b.Flows[i])
+	}
+	e.reunite(b)
 	e.lost(b)
 	e.processes.Store(uint64(e.tree.size()))
 }
 
-// tick moves now to the newest record.
+// tick moves now to the newest record, and measures how long the host was
+// suspended: processes start by a clock that runs on then, records don't.
 func (e *Enricher) tick(b *event.Batch) {
+	if !e.fixed {
+		e.suspended = clock(unix.CLOCK_BOOTTIME) - clock(unix.CLOCK_MONOTONIC)
+	}
 	for i := range b.Processes {
 		e.now = max(e.now, b.Processes[i].Time)
 	}
 	for i := range b.Flows {
 		e.now = max(e.now, b.Flows[i].End)
 	}
+}
+
+func clock(id int32) int64 {
+	var t unix.Timespec
+	if unix.ClockGettime(id, &t) != nil {
+		return 0
+	}
+	return t.Nano()
 }
 
 // lost tells of the processes that were let go.

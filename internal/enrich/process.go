@@ -1,6 +1,11 @@
 package enrich
 
-import "ghostlight/internal/event"
+import (
+	"strings"
+
+	"ghostlight/internal/enrich/container"
+	"ghostlight/internal/event"
+)
 
 // The records of a process come from two sources that overlap: the hooks, and
 // a snapshot that is taken after they were attached but may be read before
@@ -60,7 +65,7 @@ func (e *Enricher) learn(r *event.Process, args string) *process {
 	} else {
 		p.who = e.newWho(r, args, "")
 		p.complete = r.Action == event.Running
-		p.partial = r.Executable == ""
+		p.partial = isPartial(r)
 	}
 	e.tree.insert(p, r.Time)
 	e.adopt(p)
@@ -82,11 +87,13 @@ func (e *Enricher) forked(p *process, r *event.Process) {
 	who.PID, who.PPID, who.Start = r.PID, r.PPID, r.Start
 	who.UID, who.GID = r.UID, r.GID
 	who.Namespaces = r.Namespaces
-	if r.CgroupID != 0 && r.CgroupID != who.CgroupID {
-		e.place(&who, r.CgroupID)
-	}
 	p.who, p.partial, p.complete = &who, parent.partial, parent.complete
 	p.lookup = parent.lookup
+	if r.CgroupID != 0 && r.CgroupID != who.CgroupID { // CLONE_INTO_CGROUP
+		who.CgroupID = r.CgroupID
+		e.settle(&who, e.cgroups.Path(r.CgroupID), p.service)
+		p.done, p.settled = false, false
+	}
 }
 
 // adopt gives p its parent, or notes that it waits for one.
@@ -139,12 +146,20 @@ func (e *Enricher) execute(p *process, r *event.Process, args string) {
 	}
 	old := p.who
 	p.who = e.newWho(r, args, parent)
-	p.count, p.rough, p.partial = r.ExecCount, false, r.Executable == ""
+	p.count, p.rough, p.partial = r.ExecCount, false, isPartial(r)
 	p.lookup = lookup{}
 	if again && old.CgroupID == r.CgroupID {
 		p.who.Service = old.Service
 	}
 }
+
+// isPartial reports a record that lacks the executable. Kernel threads have none.
+func isPartial(r *event.Process) bool {
+	return r.Executable == "" && r.PPID != kthreadd && r.PID != kthreadd
+}
+
+// kthreadd is the pid of the parent of all kernel threads.
+const kthreadd = 2
 
 // former is the Who of an execution that is over: r came late.
 func (e *Enricher) former(p *process, r *event.Process, args string) *event.Who {
@@ -175,6 +190,12 @@ func (e *Enricher) newWho(r *event.Process, args, parent string) *event.Who {
 		Executable: r.Executable, Name: nameOf(r.Executable),
 		Args: args, ArgsCut: r.ArgsCut, Cwd: r.Cwd,
 		UID: r.UID, GID: r.GID, CapEffective: r.CapEffective, Namespaces: r.Namespaces,
+	}
+	if who.Name == "" {
+		who.Name, _, _ = strings.Cut(args, "\x00") // a kernel thread
+	}
+	if container.IsMonitor(who.Name) {
+		e.names.Observe(who.Name, args, r.Cwd)
 	}
 	e.place(who, r.CgroupID)
 	return who

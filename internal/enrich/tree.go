@@ -11,11 +11,11 @@ import (
 
 // grace is how long an exited process is kept, so that flows that are reported
 // late still find it.
-const grace = 30e9 // nanoseconds
+const grace int64 = 30e9 // nanoseconds
 
 // tick is the unit of the start time in /proc/PID/stat: USER_HZ is 100 on all
 // architectures we run on.
-const tick = 10e6 // nanoseconds
+const tick int64 = 10e6 // nanoseconds
 
 // process is one holder of a pid. who is its newest execution.
 type process struct {
@@ -128,6 +128,7 @@ func (t *tree) drop(p *process) {
 		t.exited.remove(p)
 	} else {
 		t.live.remove(p)
+		p.exited = 1 // for whoever still holds it
 	}
 	pid := p.who.PID
 	if t.byPID[pid] == p {

@@ -82,8 +82,27 @@ func (k *Kernel) Unload(o *Object) error {
 	return o.Close()
 }
 
-// Lost returns how many records of o found the ring full, since it was loaded.
+// Lost returns how many records of o found the ring full, and how many events
+// its programs missed, since it was loaded. It never goes back.
 func (o *Object) Lost() (uint64, error) {
+	n, err := o.full()
+	if err != nil {
+		return 0, err
+	}
+	n += o.missed() // after what twins took back, so that it is never less
+	for {
+		old := o.lost.Load()
+		if n <= old {
+			return old, nil
+		}
+		if o.lost.CompareAndSwap(old, n) {
+			return n, nil
+		}
+	}
+}
+
+// full returns how many records found the ring full, less what twins found.
+func (o *Object) full() (n uint64, err error) {
 	m := o.Maps["ghost_lost"]
 	if m == nil {
 		return 0, nil
@@ -92,11 +111,26 @@ func (o *Object) Lost() (uint64, error) {
 	if err := m.Lookup(uint32(0), &perCPU); err != nil {
 		return 0, fmt.Errorf("read losses of %s: %w", o.Name, err)
 	}
-	var n uint64
 	for _, c := range perCPU {
 		n += c
 	}
 	return n, nil
+}
+
+// missed returns how many runs the kernel skipped because the program was
+// active already on the same CPU, begun by a task that was preempted (kernels
+// after 6.18 preempt inside of tracepoints) or interrupted. What a twin misses
+// was not its turn, or its program's miss counts.
+func (o *Object) missed() (n uint64) {
+	for name, p := range o.Programs {
+		if o.twins[name] {
+			continue
+		}
+		if s, err := p.Stats(); err == nil { // no counter before 5.12
+			n += s.RecursionMisses
+		}
+	}
+	return n
 }
 
 // Close unloads everything.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -30,6 +31,9 @@ type Tier struct {
 	Name    string // as doctor prints it: "tp_btf inet_sock_set_state"
 	Program string // its name in the object
 	Needs   []*Probe
+	// Twin says that the program stands behind another at the same hook and
+	// does what that one missed (ghost_count_found).
+	Twin bool
 	// Over names the map that an iterator walks; empty for the other iterators.
 	Over string
 	// Attach attaches the program. Nil attaches a tracing program to the hook
@@ -63,7 +67,9 @@ type Object struct {
 
 	links []link.Link
 	iters map[string]*link.Iter
-	types *btf.Cache // while it is loaded
+	twins map[string]bool
+	lost  atomic.Uint64 // the most that Lost returned
+	types *btf.Cache    // while it is loaded
 }
 
 // Load creates the maps of spec, with the shared ring in the place of its own,
@@ -74,7 +80,7 @@ func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hook
 	if err := k.constants(spec, index); err != nil {
 		return nil, nil, err
 	}
-	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, types: k.kernelTypes()}
+	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, twins: map[string]bool{}, types: k.kernelTypes()}
 	defer func() { o.types = nil }()
 	if err := o.loadMaps(spec, k.ring); err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
@@ -157,6 +163,7 @@ func (o *Object) try(spec *ebpf.CollectionSpec, t Tier) error {
 		return fmt.Errorf("attach: %w", err)
 	}
 	o.Programs[t.Program] = prog
+	o.twins[t.Program] = t.Twin
 	if l != nil {
 		o.links = append(o.links, l)
 	}

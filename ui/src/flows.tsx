@@ -8,7 +8,7 @@ import { client, ending, folded, hostPort, inbound, mark, server, toClient, toFl
 import { FlowPanel } from './flowpanel';
 import { bytes, clock, count, duration, exactBytes, exactDuration, plural } from './format';
 import { shownCell } from './panel';
-import { CellValue, copy, Empty, Incomplete, Popover, Problem, Sign } from './parts';
+import { CellValue, Check, copy, Empty, Incomplete, Popover, Problem, Sign } from './parts';
 import { cell, num, str, type Row } from './row';
 import { filter, live, param, range, set } from './route';
 import { csv, sorted, Table, type Column } from './table';
@@ -235,7 +235,7 @@ export function Flows() {
           <Incomplete complete={about.value.complete} lost={about.value.lost} />
           {lost && <span class="bad"><Sign mark="error" />not live: connection lost</span>}
           <span class="grow" />
-          <button type="button" aria-pressed={bothEnds} title="a connection inside this host is recorded at both of its ends: show one row for it, or two" onClick={() => set({ ends: bothEnds ? '' : 'both' }, true)}>{bothEnds ? 'Two rows per connection' : 'One row per connection'}</button>
+          <Check on={bothEnds} title="a connection inside this host is recorded at both of its ends: show a row for each" flip={() => set({ ends: bothEnds ? '' : 'both' }, true)}>both ends</Check>
           <ColumnChooser chosen={columns.map((c) => c.id)} />
           <CopyMenu rows={view} columns={columns} />
         </div>

@@ -59,9 +59,14 @@ export function day(ms: number): string {
   return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
 }
 
-/** Time of day, with the day where it is not today. */
+const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** Time of day, with the day where it is not today and the year where it is another. */
 export function moment(ms: number, now = Date.now()): string {
-  return day(ms) === day(now) ? clock(ms, false) : `${day(ms)} ${clock(ms, false)}`;
+  const d = new Date(ms);
+  if (day(ms) === day(now)) return clock(ms, false);
+  const year = d.getFullYear() === new Date(now).getFullYear() ? '' : ` ${d.getFullYear()}`;
+  return `${months[d.getMonth()]} ${d.getDate()}${year} ${clock(ms, false)}`;
 }
 
 /** "12 s", "3 min": how long ago. */

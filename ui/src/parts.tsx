@@ -46,6 +46,11 @@ export function Sign(props: { mark: Mark }) {
   return <svg class={`sign ${props.mark}`} viewBox="0 0 16 16" aria-hidden="true">{shapes[props.mark]}</svg>;
 }
 
+/** A choice that is on or off. */
+export function Check(props: { on: boolean; flip: () => void; title: string; children: ComponentChildren }) {
+  return <label class="check" title={props.title}><input type="checkbox" checked={props.on} onChange={props.flip} />{props.children}</label>;
+}
+
 export function Problem(props: { error: ApiError; retry: () => void; stale?: boolean }) {
   const { error } = props;
   return (

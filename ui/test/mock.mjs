@@ -92,6 +92,7 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
     };
   };
 
+  const owner = (address) => [...w.services.values()].find((s) => s.address === address)?.name;
   const serviceMap = (q) => {
     const { keep, since } = query(q, 'flows');
     const seconds = Math.max(1, (Math.min(Date.now(), moment(q.get('until'), Date.now())) - since) / 1000);
@@ -104,7 +105,7 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
     };
     for (const f of w.flows.filter(keep)) {
       const out = f.direction === 'outbound';
-      const [us, them] = [get(f, 'service.name'), get(f, 'peer.service.name')];
+      const [us, them] = [get(f, 'service.name') ?? owner(f.destination.address), get(f, 'peer.service.name')];
       if (!out && them) continue; // counted at the client
       const s = node(out ? us : them, f.source.address);
       const t = node(out ? them : us, f.destination.address);

@@ -662,7 +662,7 @@ func (s *scan) url() bool {
 			return true
 		}
 	}
-	if s.cut && stop == len(s.in) {
+	if s.cut && stop == len(s.in) && !bytes.HasSuffix(authority, []byte(mask)) && !bytes.Contains(authority, []byte("="+mask)) {
 		s.copyTo(from + colon + 1) // -1 + 1: all of it where there is no colon
 		s.hide(stop)
 	}

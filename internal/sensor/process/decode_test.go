@@ -214,8 +214,12 @@ func TestLayout(t *testing.T) {
 	if got, want := spec.Maps["running_scratch"].ValueSize, uint32(unsafe.Sizeof(processExec{}))+maxPaths; got != want {
 		t.Errorf("running_scratch has %d bytes, maxPaths makes it %d", got, want)
 	}
-	if p := spec.Programs; len(p) != len(Sensor.Hooks) {
-		t.Errorf("%d programs, %d hooks", len(p), len(Sensor.Hooks))
+	for _, h := range Sensor.Hooks {
+		for _, tier := range h.Tiers {
+			if spec.Programs[tier.Program] == nil {
+				t.Errorf("%s: the object has no program %s", h.What, tier.Program)
+			}
+		}
 	}
 }
 

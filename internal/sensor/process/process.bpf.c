@@ -8,6 +8,8 @@
  *	sched_process_exit -> struct end        the last thread of the group
  *	iter/task          -> struct exec       all of them, to the sequence file
  *
+ * and where tracepoints are preempted, a twin behind each of the first three.
+ *
  * task_struct is walked with plain loads: in these programs its pointers are
  * typed, a bad one reads as zero, and no helper is called. Pointers that the
  * kernel marks __rcu are compared with NULL because newer verifiers ask for it.
@@ -255,60 +257,152 @@ static __always_inline void write_args(struct exec *e, char *data, __u64 from, _
 		if (r) {                                          \
 			write_exec(&r->e, t);                     \
 			r->e.arg_start = from;                    \
-			write_paths(&r->e, r->data, t, bprm->file); \
+			write_paths(&r->e, r->data, t, exe);      \
 			write_args(&r->e, r->data, from, len, max_); \
 			ghost_submit(r);                          \
 		}                                                 \
-		0;                                                \
 	})
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(process_exec, struct task_struct *t, pid_t old_pid, struct linux_binprm *bprm)
+static __always_inline void tell_exec(struct task_struct *t, struct file *exe)
 {
 	struct mm_struct *mm = t->mm;
 	__u64 from = mm ? mm->arg_start : 0;
 	__u64 len = mm ? mm->arg_end - from : 0;
 
 	if (len <= ARGS_SMALL)
-		return EXEC_RECORD(exec_small, ARGS_SMALL);
-	if (len <= ARGS_MEDIUM)
-		return EXEC_RECORD(exec_medium, ARGS_MEDIUM);
-	return EXEC_RECORD(exec_large, ARGS_LARGE);
+		EXEC_RECORD(exec_small, ARGS_SMALL);
+	else if (len <= ARGS_MEDIUM)
+		EXEC_RECORD(exec_medium, ARGS_MEDIUM);
+	else
+		EXEC_RECORD(exec_large, ARGS_LARGE);
+}
+
+static __always_inline void tell_fork(struct task_struct *child)
+{
+	struct fork *e = ghost_reserve(fork, FORK);
+
+	if (!e)
+		return;
+	identify(&e->id, child);
+	ghost_submit(e);
+}
+
+/* The status is chosen as wait_task_zombie() does. */
+static __always_inline void tell_exit(struct task_struct *t)
+{
+	struct signal_struct *sig = t->signal;
+	struct end *e = ghost_reserve(end, EXIT);
+
+	if (!e)
+		return;
+	identify(&e->id, t);
+	e->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : t->group_leader->exit_code;
+	e->pad = 0;
+	ghost_submit(e);
+}
+
+/*
+ * A kernel that preempts tasks inside of tracepoints (7.2 does, 6.18 does not)
+ * skips a program that a preempted task has begun on the same CPU: of two
+ * processes that start at once, one would be missed. So behind each program
+ * stands its twin, which tells what the program missed. The program leaves a
+ * mark of its thread, the twin, next in the same thread, takes it away.
+ *
+ * Key: the thread modulo the size. Value: the thread and the type of record. A
+ * thread that overwrites another's mark makes the twin tell a second time,
+ * which enrich sees through; it takes a preemption between the two programs.
+ */
+#define MARKS 4096
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MARKS);
+	__type(key, __u32);
+	__type(value, __u32);
+} told_by_thread SEC(".maps");
+
+static __always_inline void mark(__u32 type)
+{
+	__u32 tid = bpf_get_current_pid_tgid(), slot = tid % MARKS;
+	__u32 *m = bpf_map_lookup_elem(&told_by_thread, &slot);
+
+	if (m)
+		*m = type << 24 | tid; /* a thread id has 22 bits at most */
+}
+
+static __always_inline bool take_mark(__u32 type)
+{
+	__u32 tid = bpf_get_current_pid_tgid(), slot = tid % MARKS;
+	__u32 *m = bpf_map_lookup_elem(&told_by_thread, &slot);
+
+	if (m && *m == (type << 24 | tid)) {
+		*m = 0;
+		return true;
+	}
+	ghost_count_found();
+	return false;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(process_exec, struct task_struct *t, pid_t old_pid, struct linux_binprm *bprm)
+{
+	tell_exec(t, bprm->file);
+	mark(EXEC);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(twin_exec, struct task_struct *t, pid_t old_pid, struct linux_binprm *bprm)
+{
+	if (!take_mark(EXEC))
+		tell_exec(t, bprm->file);
+	return 0;
+}
+
+static __always_inline bool is_thread(struct task_struct *t)
+{
+	return t->pid != t->tgid;
 }
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct fork *e;
-
-	if (child->pid != child->tgid)
-		return 0; /* a thread */
-	e = ghost_reserve(fork, FORK);
-	if (!e)
+	if (is_thread(child))
 		return 0;
-	identify(&e->id, child);
-	ghost_submit(e);
+	tell_fork(child);
+	mark(FORK);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(twin_fork, struct task_struct *parent, struct task_struct *child)
+{
+	if (!is_thread(child) && !take_mark(FORK))
+		tell_fork(child);
 	return 0;
 }
 
 /* live counts down before the tracepoint, so it is zero for the last thread;
- * for the last two if they race, which user space sorts out. The status is
- * chosen as wait_task_zombie() does. */
+ * for the last two if they race, which user space sorts out. */
+static __always_inline bool threads_live(struct task_struct *t)
+{
+	return t->signal->live.counter;
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *t)
 {
-	struct signal_struct *sig = t->signal;
-	struct end *e;
+	if (threads_live(t))
+		return 0;
+	tell_exit(t);
+	mark(EXIT);
+	return 0;
+}
 
-	if (sig->live.counter)
-		return 0;
-	e = ghost_reserve(end, EXIT);
-	if (!e)
-		return 0;
-	identify(&e->id, t);
-	e->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : t->group_leader->exit_code;
-	e->pad = 0;
-	ghost_submit(e);
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(twin_exit, struct task_struct *t)
+{
+	if (!threads_live(t) && !take_mark(EXIT))
+		tell_exit(t);
 	return 0;
 }
 

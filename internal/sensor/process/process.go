@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"ghostlight/internal/event"
 	"ghostlight/internal/kernel"
@@ -28,9 +29,12 @@ var Sensor = sensor.Def{
 	Emits: []event.Kind{event.KindProcess},
 	Shed:  0,
 	Hooks: []kernel.Hook{
-		hook("process starts", "new processes before their first exec", "tp_btf sched_process_fork", "process_fork"),
-		hook("process execs", "executables, arguments and capabilities of new processes", "tp_btf sched_process_exec", "process_exec"),
-		hook("process exits", "exit codes, signals, and that a process is gone", "tp_btf sched_process_exit", "process_exit"),
+		hook("process starts", "new processes before their first exec", "sched_process_fork", "fork"),
+		hook("process execs", "executables, arguments and capabilities of new processes", "sched_process_exec", "exec"),
+		hook("process exits", "exit codes, signals, and that a process is gone", "sched_process_exit", "exit"),
+		twin("process starts at the same time", "sched_process_fork", "fork"),
+		twin("process execs at the same time", "sched_process_exec", "exec"),
+		twin("process exits at the same time", "sched_process_exit", "exit"),
 		{
 			What:    "processes before the start",
 			Without: "nothing: /proc is read instead, with start times of 10 ms",
@@ -45,9 +49,22 @@ var Sensor = sensor.Def{
 	},
 }
 
-func hook(what, without, tier, program string) kernel.Hook {
-	return kernel.Hook{What: what, Without: without,
-		Tiers: []kernel.Tier{{Name: tier, Program: program, Needs: []*kernel.Probe{kernel.HaveTpBTF}}}}
+func hook(what, without, tracepoint, program string) kernel.Hook {
+	return kernel.Hook{What: what, Without: without, Tiers: []kernel.Tier{{
+		Name: "tp_btf " + tracepoint, Program: "process_" + program, Needs: []*kernel.Probe{kernel.HaveTpBTF},
+	}}}
+}
+
+// twin is the hook that tells what the first program missed. It comes after it
+// in Hooks, so that it runs after it.
+func twin(what, tracepoint, program string) kernel.Hook {
+	return kernel.Hook{What: what, Without: "some of what happens on one CPU at once", Tiers: []kernel.Tier{{
+		Name: "second tp_btf " + tracepoint, Program: "twin_" + program, Twin: true,
+		Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.PreemptsTracepoints},
+	}, {
+		Name: "not needed: this kernel does not preempt tracepoints", Program: "process_" + program,
+		Attach: func(*kernel.Object, *ebpf.Program) (link.Link, error) { return nil, nil },
+	}}}
 }
 
 // The types of records, as in process.bpf.c.

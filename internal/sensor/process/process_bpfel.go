@@ -109,10 +109,14 @@ const (
 	processMapGhostEvents     = "ghost_events"
 	processMapGhostLost       = "ghost_lost"
 	processMapRunningScratch  = "running_scratch"
+	processMapToldByThread    = "told_by_thread"
 	processProgProcessExec    = "process_exec"
 	processProgProcessExit    = "process_exit"
 	processProgProcessFork    = "process_fork"
 	processProgProcessRunning = "process_running"
+	processProgTwinExec       = "twin_exec"
+	processProgTwinExit       = "twin_exit"
+	processProgTwinFork       = "twin_fork"
 	processVarGhostSensor     = "ghost_sensor"
 	processVarGhostWatermark  = "ghost_watermark"
 	processVarRecords         = "records"
@@ -164,6 +168,9 @@ type processProgramSpecs struct {
 	ProcessExit    *ebpf.ProgramSpec `ebpf:"process_exit"`
 	ProcessFork    *ebpf.ProgramSpec `ebpf:"process_fork"`
 	ProcessRunning *ebpf.ProgramSpec `ebpf:"process_running"`
+	TwinExec       *ebpf.ProgramSpec `ebpf:"twin_exec"`
+	TwinExit       *ebpf.ProgramSpec `ebpf:"twin_exit"`
+	TwinFork       *ebpf.ProgramSpec `ebpf:"twin_fork"`
 }
 
 // processMapSpecs contains maps before they are loaded into the kernel.
@@ -173,6 +180,7 @@ type processMapSpecs struct {
 	GhostEvents    *ebpf.MapSpec `ebpf:"ghost_events"`
 	GhostLost      *ebpf.MapSpec `ebpf:"ghost_lost"`
 	RunningScratch *ebpf.MapSpec `ebpf:"running_scratch"`
+	ToldByThread   *ebpf.MapSpec `ebpf:"told_by_thread"`
 }
 
 // processVariableSpecs contains global variables before they are loaded into the kernel.
@@ -207,6 +215,7 @@ type processMaps struct {
 	GhostEvents    *ebpf.Map `ebpf:"ghost_events"`
 	GhostLost      *ebpf.Map `ebpf:"ghost_lost"`
 	RunningScratch *ebpf.Map `ebpf:"running_scratch"`
+	ToldByThread   *ebpf.Map `ebpf:"told_by_thread"`
 }
 
 func (m *processMaps) Close() error {
@@ -214,6 +223,7 @@ func (m *processMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.RunningScratch,
+		m.ToldByThread,
 	)
 }
 
@@ -234,6 +244,9 @@ type processPrograms struct {
 	ProcessExit    *ebpf.Program `ebpf:"process_exit"`
 	ProcessFork    *ebpf.Program `ebpf:"process_fork"`
 	ProcessRunning *ebpf.Program `ebpf:"process_running"`
+	TwinExec       *ebpf.Program `ebpf:"twin_exec"`
+	TwinExit       *ebpf.Program `ebpf:"twin_exit"`
+	TwinFork       *ebpf.Program `ebpf:"twin_fork"`
 }
 
 func (p *processPrograms) Close() error {
@@ -242,6 +255,9 @@ func (p *processPrograms) Close() error {
 		p.ProcessExit,
 		p.ProcessFork,
 		p.ProcessRunning,
+		p.TwinExec,
+		p.TwinExit,
+		p.TwinFork,
 	)
 }
 

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ghostlight/internal/event"
+	"ghostlight/internal/kernel"
 )
 
 func TestLife(t *testing.T) {
@@ -421,10 +423,13 @@ func cgroup2(t testing.TB) string {
 }
 
 // Nothing is missing of 500 processes that come and go as fast as they can.
+// Where tracepoints are preempted a program and its twin may both miss, which
+// takes three processes in the same program on one CPU: what is missing is
+// counted then, one by one, and is next to nothing.
 func TestStorm(t *testing.T) {
 	w := start(t)
 	const processes, at = 500, 4
-	pids := make(chan int, processes)
+	pids := make(chan uint32, processes)
 	for range at {
 		go func() { // ends by itself
 			for range processes / at {
@@ -435,15 +440,52 @@ func TestStorm(t *testing.T) {
 				if err := cmd.Run(); err != nil {
 					t.Error(err)
 				}
-				pids <- cmd.Process.Pid
+				pids <- uint32(cmd.Process.Pid)
 			}
 		}()
 	}
+	ours := map[uint32]bool{}
 	for range processes {
-		fork, exec, exit := w.life(t, <-pids)
-		if fork.Start == 0 || fork.Start != exec.Start || exec.Start != exit.Start {
-			t.Errorf("starts differ: %d %d %d", fork.Start, exec.Start, exit.Start)
+		ours[<-pids] = true
+	}
+	missing := func() (n int) {
+		told := map[uint32]map[event.Action]int64{}
+		for _, p := range w.all(func(p *event.Process) bool { return ours[p.PID] && p.Action != event.Running }) {
+			if told[p.PID] == nil {
+				told[p.PID] = map[event.Action]int64{}
+			}
+			if told[p.PID][p.Action] != 0 {
+				t.Errorf("the %s of %d is told twice", p.Action, p.PID)
+			}
+			told[p.PID][p.Action] = p.Start
 		}
+		for pid := range ours {
+			for _, a := range []event.Action{event.Fork, event.Exec, event.Exit} {
+				if told[pid][a] == 0 {
+					n++
+				} else if told[pid][a] != told[pid][event.Exit] && told[pid][event.Exit] != 0 {
+					t.Errorf("%d: its %s has another start than its exit", pid, a)
+				}
+			}
+		}
+		return n
+	}
+	for range 100 { // what was submitted is drained within milliseconds
+		if missing() == 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	lost, err := w.object.Lost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mayLose = uint64(missing())
+	if kernel.PreemptsTracepoints.Have() != nil {
+		w.mayLose = 0
+	}
+	if n := missing(); uint64(n) > lost || n > int(w.mayLose) || n > 5 {
+		t.Errorf("%d of %d records are missing, %d are counted as lost", n, 3*processes, lost)
 	}
 }
 

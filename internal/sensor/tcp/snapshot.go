@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"ghostlight/internal/event"
@@ -40,7 +41,19 @@ func (in *instance) Start(o *kernel.Object, out *event.Batch) error {
 			Message: "connections that were open before the start and belong to no process are known in some network namespaces only: " + missed.Error(),
 		})
 	}
-	return errors.Join(append(errs, in.sweep(monotonic()))...)
+	errs = append(errs, empty(o.Maps["owner_by_address"]), in.sweep(monotonic()))
+	return errors.Join(errs...)
+}
+
+// empty deletes what a map by address holds: addresses are used again.
+func empty(m *ebpf.Map) error {
+	var key uint64
+	for m.NextKey(nil, &key) == nil {
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget owners by address: %w", err)
+		}
+	}
+	return nil
 }
 
 // Tick sweeps twice per interval, so that a new connection shows up soon.
@@ -71,7 +84,7 @@ func monotonic() int64 {
 	return t.Nano()
 }
 
-// eachNetwork calls fn once in every network namespace that a process is in.
+// eachNetwork calls fn once in every network namespace that a thread is in.
 // missed says why some could not be entered; our own always is.
 func eachNetwork(fn func() error) (missed, err error) {
 	own, err := os.Readlink("/proc/thread-self/ns/net")
@@ -97,10 +110,10 @@ func eachNetwork(fn func() error) (missed, err error) {
 	return missed, nil
 }
 
-// networks returns one path for each network namespace, by its name. A process
-// that ends meanwhile takes nothing with it but its path.
+// networks returns one path for each network namespace that a thread is in, by
+// its name. What ends meanwhile takes nothing with it but its path.
 func networks() map[string]string {
-	paths, _ := filepath.Glob("/proc/[0-9]*/ns/net") // the pattern is well formed
+	paths, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/ns/net") // the pattern is well formed
 	found := map[string]string{}
 	for _, p := range paths {
 		if name, err := os.Readlink(p); err == nil {
@@ -115,7 +128,7 @@ func networks() map[string]string {
 func inNetwork(path string, fn func() error) (entered bool, err error) {
 	ns, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return true, nil // its last process ended, and so did its sockets
+		return true, nil // its last thread ended, and so did its sockets
 	}
 	if err != nil {
 		return false, err

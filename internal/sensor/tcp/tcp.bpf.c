@@ -27,7 +27,7 @@ volatile const bool use_lock;         /* bpf_spin_lock may be used in tracing */
 volatile const bool use_cookie;       /* bpf_get_socket_cookie may be used in tracing */
 volatile const __u64 interval_ns = 5000000000ULL;
 
-enum { AF_INET = 2, AF_INET6 = 10 };
+enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, IPPROTO_MPTCP = 262, E2BIG = 7 };
 
 enum tcp_state {
 	ESTABLISHED = 1,
@@ -207,6 +207,23 @@ struct {
 	__type(key, struct tuple);
 	__type(value, struct ends);
 } ends_by_tuple SEC(".maps");
+
+struct owner {
+	__u64 cgroup;
+	__u32 pid;
+	__u32 reserved;
+};
+
+/* Socket by its address -> who has it open, where task_file sees the address
+ * only. Written by task_file, read by iter/tcp; user space empties it when both
+ * are through. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, __u64);
+	__type(value, struct owner);
+} owner_by_address SEC(".maps");
 
 /* ---- reading a socket ---- */
 
@@ -1102,16 +1119,32 @@ static __always_inline void adopt(struct tcp_sock *tp, __u32 pid, __u64 cgroup)
 	c = make_conn(tp);
 	if (!c || c->begun)
 		return;
-	if (!pid) { /* tcp_task_file_old has been here */
-		pid = c->pid;
-		cgroup = c->cgroup;
-	}
 	if (state == LISTEN) {
 		adopt_listener(c, tp, pid, cgroup);
 		return;
 	}
 	adopt_flow(c, tp, pid, cgroup, state);
 	join(c);
+}
+
+/* note leaves word for tcp_iter, which finds the socket itself. */
+static __always_inline void note(__u64 address, struct task_struct *task)
+{
+	struct owner o = {.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id), .pid = task->tgid};
+
+	if (bpf_map_update_elem(&owner_by_address, &address, &o, BPF_NOEXIST) == -E2BIG)
+		ghost_count_lost();
+}
+
+/* An MPTCP socket has TCP sockets that no file shows: of a listener just one.
+ * Servers written in Go listen so unless told otherwise. No helper turns one
+ * into the other here. */
+static __always_inline void note_mptcp(struct sock *sk, struct task_struct *task)
+{
+	struct mptcp_sock *m = (void *)sk;
+
+	if (bpf_core_type_exists(struct mptcp_sock))
+		note((__u64)BPF_CORE_READ(m, first), task);
 }
 
 /* Every socket that a process holds, in every network namespace. */
@@ -1132,6 +1165,10 @@ int tcp_task_file(struct bpf_iter__task_file *ctx)
 	sk = s->sk;
 	if (!sk)
 		return 0;
+	if (sk->sk_protocol == IPPROTO_MPTCP) {
+		note_mptcp(sk, task);
+		return 0;
+	}
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
 		adopt(tp, task->tgid, BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id));
@@ -1147,22 +1184,17 @@ int tcp_task_file_old(struct bpf_iter__task_file *ctx)
 	struct file *file = ctx->file;
 	struct socket *s;
 	struct sock *sk;
-	struct conn *c;
-	__u64 key;
 
 	if (!task || !file || (BPF_CORE_READ(file, f_inode, i_mode) & 0170000) != 0140000) /* S_IFSOCK */
 		return 0;
 	s = BPF_CORE_READ(file, private_data);
 	sk = BPF_CORE_READ(s, sk);
-	if (!sk || BPF_CORE_READ(sk, sk_protocol) != 6)
+	if (!sk)
 		return 0;
-	key = (__u64)sk;
-	bpf_map_update_elem(&conn_by_address, &key, &no_conn, BPF_NOEXIST);
-	c = bpf_map_lookup_elem(&conn_by_address, &key);
-	if (!c || c->begun || c->pid)
-		return 0;
-	c->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-	c->pid = task->tgid;
+	if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_MPTCP)
+		note_mptcp(sk, task);
+	else if (BPF_CORE_READ(sk, sk_protocol) == IPPROTO_TCP)
+		note((__u64)sk, task);
 	return 0;
 }
 
@@ -1172,11 +1204,16 @@ int tcp_iter(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
 	struct tcp_sock *tp;
+	struct owner *o;
+	__u64 key;
 
 	if (!skc)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(skc);
-	if (tp)
-		adopt(tp, 0, 0);
+	if (!tp)
+		return 0;
+	key = (__u64)tp;
+	o = bpf_map_lookup_elem(&owner_by_address, &key);
+	adopt(tp, o ? o->pid : 0, o ? o->cgroup : 0);
 	return 0;
 }

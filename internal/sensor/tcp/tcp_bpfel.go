@@ -139,6 +139,13 @@ type tcpListenerKey struct {
 	Reserved uint16
 }
 
+type tcpOwner struct {
+	_        structs.HostLayout
+	Cgroup   uint64
+	Pid      uint32
+	Reserved uint32
+}
+
 type tcpTuple struct {
 	_               structs.HostLayout
 	Source          [16]uint8
@@ -158,6 +165,7 @@ const (
 	tcpMapGhostEvents       = "ghost_events"
 	tcpMapGhostLost         = "ghost_lost"
 	tcpMapListenerByAddress = "listener_by_address"
+	tcpMapOwnerByAddress    = "owner_by_address"
 	tcpProgTcpDestroy       = "tcp_destroy"
 	tcpProgTcpFirstRead     = "tcp_first_read"
 	tcpProgTcpIter          = "tcp_iter"
@@ -241,6 +249,7 @@ type tcpMapSpecs struct {
 	GhostEvents       *ebpf.MapSpec `ebpf:"ghost_events"`
 	GhostLost         *ebpf.MapSpec `ebpf:"ghost_lost"`
 	ListenerByAddress *ebpf.MapSpec `ebpf:"listener_by_address"`
+	OwnerByAddress    *ebpf.MapSpec `ebpf:"owner_by_address"`
 }
 
 // tcpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -282,6 +291,7 @@ type tcpMaps struct {
 	GhostEvents       *ebpf.Map `ebpf:"ghost_events"`
 	GhostLost         *ebpf.Map `ebpf:"ghost_lost"`
 	ListenerByAddress *ebpf.Map `ebpf:"listener_by_address"`
+	OwnerByAddress    *ebpf.Map `ebpf:"owner_by_address"`
 }
 
 func (m *tcpMaps) Close() error {
@@ -292,6 +302,7 @@ func (m *tcpMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.ListenerByAddress,
+		m.OwnerByAddress,
 	)
 }
 
