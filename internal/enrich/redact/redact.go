@@ -110,21 +110,30 @@ func (s *scan) hide(end int) {
 		return
 	}
 	v := s.in[s.i:end]
-	first, last := v[0], v[len(v)-1]
-	quoted := first == '"' || first == '\'' || first == '`'
-	if quoted && len(v) == 2 && first == last {
+	quote := v[:quoteLength(v)]
+	closed := len(quote) > 0 && len(v) >= 2*len(quote) && bytes.HasSuffix(v, quote)
+	if closed && len(v) == 2*len(quote) {
 		s.copyTo(end) // nothing to hide
 		s.floor = s.i
 		return
 	}
-	if quoted {
-		s.out = append(s.out, first)
-	}
+	s.out = append(s.out, quote...)
 	s.out = append(s.out, mask...)
-	if quoted && len(v) > 1 && last == first {
-		s.out = append(s.out, last)
+	if closed {
+		s.out = append(s.out, quote...)
 	}
 	s.i, s.floor = end, end
+}
+
+// quoteLength is the length of the quote that b begins with: " or \".
+func quoteLength(b []byte) int {
+	switch {
+	case b[0] == '"' || b[0] == '\'' || b[0] == '`':
+		return 1
+	case len(b) > 1 && b[0] == '\\' && (b[1] == '"' || b[1] == '\''):
+		return 2
+	}
+	return 0
 }
 
 func (s *scan) wordStart() bool {
