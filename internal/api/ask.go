@@ -19,7 +19,7 @@ type Question struct {
 	Limit int    `json:"limit,omitempty"` // rows at most; 0 is the usual limit
 }
 
-// Answer is the answer to a Question. Cells are numbers, strings or null.
+// Answer is the answer to a Question. Cells are numbers, booleans, strings or null.
 type Answer struct {
 	Columns  []AnswerColumn `json:"columns"`
 	Rows     [][]any        `json:"rows"`
@@ -42,7 +42,7 @@ type AnswerStats struct {
 }
 
 // SQL runs one statement: head is called once, before the first row. Cells are
-// int64, float64, string or nil. What the client did wrong is a *Problem.
+// int64, float64, bool, string or nil. What the client did wrong is a *Problem.
 type SQL func(ctx context.Context, q Question, head func([]AnswerColumn) error, row func([]any) error) (complete bool, stats AnswerStats, err error)
 
 const (
@@ -189,6 +189,8 @@ func appendCell(b []byte, c any) []byte {
 			return append(b, "null"...)
 		}
 		return strconv.AppendFloat(b, c, 'g', -1, 64)
+	case bool:
+		return strconv.AppendBool(b, c)
 	case string:
 		text, _ := json.Marshal(c) // a string always can
 		return append(b, text...)

@@ -60,14 +60,15 @@ const (
 type Terminal struct {
 	In       io.Reader
 	Out, Err io.Writer
-	Colour   bool // Out is a terminal that shows colours
+	Colour   bool          // Out is a terminal that shows colours
+	Look     time.Duration // how long flows watches without an agent and without -f
 	Zone     *time.Location
 	Now      func() time.Time
 }
 
 // Standard is the process's own terminal.
 func Standard() Terminal {
-	return Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Colour: showsColour(os.Stdout), Zone: time.Local, Now: time.Now}
+	return Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Colour: showsColour(os.Stdout), Look: 5 * time.Second, Zone: time.Local, Now: time.Now}
 }
 
 // showsColour follows no-color.org.
@@ -86,13 +87,15 @@ func Main(a Agent, t Terminal, args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	return (&root{agent: a, term: t}).main(ctx, t.Out, args)
+}
 
-	out := bufio.NewWriterSize(t.Out, 32<<10)
-	r := &root{agent: a, term: t, out: out}
+func (r *root) main(ctx context.Context, out io.Writer, args []string) int {
+	r.out = bufio.NewWriterSize(out, 32<<10)
 	cmd := r.command()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
-	if flushed := out.Flush(); err == nil {
+	if flushed := r.out.Flush(); err == nil {
 		err = flushed
 	}
 	return r.report(ctx, err)
@@ -109,8 +112,11 @@ func (r *root) report(ctx context.Context, err error) int {
 		return exitError // doctor has said it
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitOK
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(r.term.Err, "ghostlight: %s\n", strings.TrimSpace(err.Error()))
+	case errors.As(err, &usage):
+		fmt.Fprintf(r.term.Err, "ghostlight: %v\n", err)
+		return exitUsage
+	case strings.HasPrefix(err.Error(), "unknown command"): // cobra's own error has no type
+		fmt.Fprintf(r.term.Err, "ghostlight: %s\n", suggested(err.Error()))
 		return exitUsage
 	case errors.As(err, &problem) && problem.Status == http.StatusBadRequest:
 		fmt.Fprintf(r.term.Err, "ghostlight: %v\n", err)
@@ -118,6 +124,17 @@ func (r *root) report(ctx context.Context, err error) int {
 	}
 	fmt.Fprintf(r.term.Err, "ghostlight: %v\n", err)
 	return exitError
+}
+
+// suggested turns cobra's suggestions into one sentence.
+func suggested(message string) string {
+	first, rest, found := strings.Cut(message, "\n")
+	first = strings.TrimSuffix(first, ` for "ghostlight"`)
+	_, rest, _ = strings.Cut(rest, "?")
+	if !found || strings.TrimSpace(rest) == "" {
+		return first + " (see ghostlight --help)"
+	}
+	return first + "; did you mean " + strings.Join(strings.Fields(rest), " or ") + "?"
 }
 
 // usageError is a command given in the wrong way.

@@ -28,6 +28,7 @@ import (
 
 // client asks one agent.
 type client struct {
+	name     string // as a person calls it
 	base     string
 	token    string
 	http     *http.Client
@@ -93,7 +94,7 @@ func (r *root) connectOrAttach(ctx context.Context) (*client, error) {
 
 func (r *root) dial(server, token string) (*client, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 2}
-	c := &client{token: token, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
+	c := &client{name: server, token: token, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 	if path, ok := strings.CutPrefix(server, "unix:"); ok {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -201,7 +202,7 @@ func (c *client) send(ctx context.Context, method, path string, params url.Value
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, unreachable(err, c.base)
+		return nil, unreachable(err, c.name)
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
@@ -210,13 +211,13 @@ func (c *client) send(ctx context.Context, method, path string, params url.Value
 	return resp, nil
 }
 
-func unreachable(err error, base string) error {
+func unreachable(err error, name string) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err // without the whole URL
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("no agent answers at %s: %w", base, err)
+		return fmt.Errorf("no agent answers at %s: %w", name, err)
 	}
 	return err
 }
@@ -227,7 +228,7 @@ func (c *client) problem(resp *http.Response) error {
 	}
 	err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&told)
 	if err != nil || told.Error == nil || told.Error.Message == "" {
-		return fmt.Errorf("%s answers %s: is that a ghostlight agent?", c.base, resp.Status)
+		return fmt.Errorf("%s answers %s: is that a ghostlight agent?", c.name, resp.Status)
 	}
 	told.Error.Status = resp.StatusCode
 	if resp.StatusCode == http.StatusUnauthorized {

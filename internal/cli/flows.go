@@ -73,7 +73,7 @@ func (l *listing) page() {
 func (l *listing) flowCells(f *flowRecord) []cell {
 	own, arrow, other := f.ends()
 	cells := []cell{
-		{l.term.clock(f.EndTime), dim}, {f.transport(), plainStyle},
+		{l.term.clock(f.Time), dim}, {f.transport(), plainStyle},
 		{own, plainStyle}, {arrow, dim}, {other, plainStyle},
 		f.outcome(),
 		{bytesText(f.Bytes.Sent) + " / " + bytesText(f.Bytes.Received), plainStyle},

@@ -26,6 +26,19 @@ func countText(n uint64) string {
 	return scaled(float64(n), "")
 }
 
+// binaryText writes an amount of memory or disk in the units limits are given
+// in: 28.6 MiB.
+func binaryText(n int64) string {
+	x, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if x < 1023.5 {
+			break
+		}
+		x, unit = x/1024, u
+	}
+	return digits(x) + " " + unit
+}
+
 func scaled(x float64, unit string) string {
 	prefixes := "kMGTPE"
 	for i, p := range prefixes {
@@ -102,10 +115,6 @@ func clean(s string) string {
 // width counts the characters of a text without escapes.
 func width(s string) int { return utf8.RuneCountInString(s) }
 
-func pad(s string, to int) string { return s + strings.Repeat(" ", max(0, to-width(s))) }
-
-func padLeft(s string, to int) string { return strings.Repeat(" ", max(0, to-width(s))) + s }
-
 // cut shortens s to n characters.
 func cut(s string, n int) string {
 	if width(s) <= n {
@@ -157,9 +166,12 @@ func (g *grid) add(cells ...cell) { g.rows = append(g.rows, cells) }
 // flush writes the lines that were added.
 func (g *grid) flush(w interface{ WriteString(string) (int, error) }) error {
 	for _, row := range g.rows {
-		for i, c := range row[:max(0, len(row)-1)] {
+		for i, c := range row {
 			if len(g.widths) <= i {
 				g.widths = append(g.widths, 0)
+			}
+			if last := i == len(row)-1; last && !g.toRight(i) {
+				continue // nothing comes after it
 			}
 			if n := width(c.text); n <= maxWidth {
 				g.widths[i] = max(g.widths[i], n)
@@ -167,26 +179,31 @@ func (g *grid) flush(w interface{ WriteString(string) (int, error) }) error {
 		}
 	}
 	for _, row := range g.rows {
-		var b strings.Builder
-		for i, c := range row {
-			last := i == len(row)-1
-			if i > 0 && (c.text != "" || !last) {
-				b.WriteString("  ")
-			}
-			space := ""
-			if i < len(g.widths) && (!last || i < len(g.right) && g.right[i]) {
-				space = strings.Repeat(" ", max(0, g.widths[i]-width(c.text)))
-			}
-			if i < len(g.right) && g.right[i] {
-				b.WriteString(space + g.term.paint(c.style, c.text))
-			} else {
-				b.WriteString(g.term.paint(c.style, c.text) + space)
-			}
-		}
-		if _, err := w.WriteString(strings.TrimRight(b.String(), " ") + "\n"); err != nil {
+		if _, err := w.WriteString(g.line(row) + "\n"); err != nil {
 			return err
 		}
 	}
 	g.rows = g.rows[:0]
 	return nil
+}
+
+func (g *grid) toRight(column int) bool { return column < len(g.right) && g.right[column] }
+
+func (g *grid) line(row []cell) string {
+	var b strings.Builder
+	for i, c := range row {
+		if i > 0 {
+			b.WriteString("  ")
+		}
+		space := strings.Repeat(" ", max(0, g.widths[i]-width(c.text)))
+		switch {
+		case g.toRight(i):
+			b.WriteString(space + g.term.paint(c.style, c.text))
+		case i == len(row)-1:
+			b.WriteString(g.term.paint(c.style, c.text))
+		default:
+			b.WriteString(g.term.paint(c.style, c.text) + space)
+		}
+	}
+	return strings.TrimRight(b.String(), " ")
 }

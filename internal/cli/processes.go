@@ -172,7 +172,11 @@ func (l *listing) tree(ctx context.Context, at string, words []string) error {
 			return err
 		}
 	}
-	l.remarks(resp.Header, uint64(len(all)))
+	l.out.Flush() // the tree comes before what is said of it
+	if len(all) == 0 && l.output != "json" {
+		l.note("no processes match")
+	}
+	l.remarkLost(resp.Header)
 	return nil
 }
 
@@ -199,6 +203,9 @@ func (l *listing) grow(all []*processRecord) error {
 		slices.SortFunc(siblings, func(a, b *processRecord) int { return cmp.Compare(a.Process.PID, b.Process.PID) })
 	}
 	g := &grid{term: l.term, right: []bool{true, true}}
+	if len(all) == 0 {
+		return nil
+	}
 	g.add(cell{"PID", bold}, cell{"UID", bold}, cell{"WHERE", bold}, cell{"COMMAND", bold})
 	l.branch(g, children, nil, "", 0)
 	return g.flush(l.out)

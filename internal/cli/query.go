@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,12 +23,12 @@ func (r *root) queryCommand() *cobra.Command {
 		Short: "Ask with SQL: one SELECT over flows, processes, alerts and lost",
 		Long: `Run one SELECT statement over the tables flows, processes, alerts and lost. Columns
 are the paths of the JSON with underscores: destination_port, process_pid,
-tcp_close_reason. --fields lists them all. Times are nanoseconds since 1970,
-durations nanoseconds.
+tcp_close_reason. --fields lists them all. Times are RFC 3339 text in UTC, durations
+nanoseconds; time > ago('15m') bounds what is read.
 
 "-" reads the statement from standard input.`,
 		Example: `  ghostlight query --fields
-  ghostlight query "select service_name, count(*) n from flows group by 1 order by n desc limit 10"
+  ghostlight query "select service_name, count(*) n from flows where time > ago('1h') group by 1 order by n desc limit 10"
   ghostlight query -o json "select * from flows where tcp_close_reason = 'refused'"`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -130,7 +129,7 @@ func (r *root) answer(columns []api.AnswerColumn, rows [][]json.RawMessage) erro
 	for _, row := range rows {
 		cells := make([]cell, len(row))
 		for i, value := range row {
-			cells[i] = cell{text: valueText(value, columns[i].Type)}
+			cells[i] = cell{text: valueText(value)}
 		}
 		g.add(cells...)
 	}
@@ -150,8 +149,8 @@ func numeric(rows [][]json.RawMessage, column int) bool {
 	return some
 }
 
-// valueText shows a cell; a time is shown as one.
-func valueText(v json.RawMessage, kind string) string {
+// valueText shows a cell.
+func valueText(v json.RawMessage) string {
 	switch {
 	case bytes.Equal(v, []byte("null")):
 		return ""
@@ -159,10 +158,6 @@ func valueText(v json.RawMessage, kind string) string {
 		var s string
 		if json.Unmarshal(v, &s) == nil {
 			return clean(strings.ReplaceAll(s, "\x00", " "))
-		}
-	case kind == "time":
-		if ns, err := strconv.ParseInt(string(v), 10, 64); err == nil {
-			return time.Unix(0, ns).UTC().Format(time.RFC3339Nano)
 		}
 	}
 	return string(v)

@@ -105,7 +105,7 @@ func who(name string, pid int) string {
 // end writes one end of a flow: its process, if we know it, and its address.
 func end(process, address string, port *int) string {
 	at := address
-	if port != nil {
+	if port != nil && *port > 0 { // ICMP has none
 		at = net.JoinHostPort(address, strconv.Itoa(*port))
 	}
 	return strings.TrimSpace(process + " " + clean(at))
@@ -149,8 +149,10 @@ func (f *flowRecord) outcome() cell {
 		return cell{clean(f.TCP.CloseReason), red}
 	case f.Verdict == "error":
 		return cell{"failed", red}
-	case f.TCP.State == "established", f.TCP.State == "":
+	case f.TCP.State == "established":
 		return cell{"open", green}
+	case f.TCP.State == "":
+		return cell{clean(f.Verdict), plainStyle}
 	}
 	return cell{clean(f.TCP.State), dim}
 }
@@ -197,7 +199,9 @@ func (f *flowRecord) more() string {
 	add("container", containerName(f.Container.Name, f.Container.ID))
 	add("peer_container", f.Peer.Container.Name)
 	add("interface", f.Network.Interface.Name)
-	add("command", strings.Join(f.Process.Args, " "))
+	if len(f.Process.Args) > 0 {
+		add("command", f.Process.command())
+	}
 	return strings.TrimSpace(b.String())
 }
 
@@ -219,6 +223,8 @@ func containerName(name, id string) string {
 // thread has none.
 func (p *processPart) command() string {
 	switch {
+	case len(p.Args) == 1: // a program that wrote its own title over its arguments
+		return clean(p.Args[0])
 	case len(p.Args) > 0:
 		words := make([]string, len(p.Args))
 		for i, a := range p.Args {

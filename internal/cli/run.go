@@ -60,7 +60,7 @@ func (s *settings) read() (config.Config, error) {
 		}
 	}
 	if err := c.Check(); err != nil {
-		return c, err
+		return c, usageError{err} // Read has checked the file: it is a flag
 	}
 	_, err := api.ListenOf(c)
 	return c, err

@@ -51,7 +51,7 @@ func (r *root) status(ctx context.Context, output string) error {
 	line("host", plainStyle, "%s, Linux %s %s", s.Host.Name, s.Host.Kernel, s.Host.Arch)
 	line("events", plainStyle, "%s, %s/s", countText(s.Events.Total), digits(s.Events.PerSecond))
 	line("lost", unlessZero(s.Lost.Total), "%s", lostText(s.Lost))
-	line("cost", plainStyle, "agent %s of a core, %s; with programs %s", percentText(s.Agent.CPUPercent), bytesText(s.Agent.RSSBytes), percentText(s.Budget.CPUPercent))
+	line("cost", plainStyle, "agent %s of a core, %s; with programs %s", percentText(s.Agent.CPUPercent), binaryText(s.Agent.RSSBytes), percentText(s.Budget.CPUPercent))
 	line("budget", budgetStyle(s.Budget), "%s", budgetText(s.Budget))
 	line("store", plainStyle, "%s", storeText(s.Store, r.term))
 	if s.Store.Error != "" {
@@ -98,9 +98,9 @@ func budgetText(b api.Budget) string {
 		cpu = percentText(b.CPULimitPercent)
 	}
 	if b.MemoryLimitBytes > 0 {
-		memory = config.Bytes(b.MemoryLimitBytes).String()
+		memory = binaryText(b.MemoryLimitBytes)
 	}
-	text := fmt.Sprintf("%s (CPU %s of %s, memory %s of %s)", b.State, percentText(b.CPUPercent), cpu, bytesText(b.MemoryBytes), memory)
+	text := fmt.Sprintf("%s (CPU %s of %s, memory %s of %s)", b.State, percentText(b.CPUPercent), cpu, binaryText(b.MemoryBytes), memory)
 	if len(b.Shed) > 0 {
 		text += "; let go: " + strings.Join(b.Shed, ", ")
 	}
@@ -108,8 +108,8 @@ func budgetText(b api.Budget) string {
 }
 
 func storeText(s api.Store, t Terminal) string {
-	text := fmt.Sprintf("%s rows, %s; keeps %s and %s", countText(uint64(s.Rows)), bytesText(s.Bytes),
-		config.Duration(s.RetentionNS), config.Bytes(s.RetentionBytes))
+	text := fmt.Sprintf("%s rows, %s; keeps %s and %s", countText(uint64(s.Rows)), binaryText(s.Bytes),
+		config.Duration(s.RetentionNS), binaryText(s.RetentionBytes))
 	if s.Oldest != nil {
 		text += "; oldest " + t.clock(*s.Oldest)
 	}

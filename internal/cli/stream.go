@@ -27,6 +27,7 @@ type listing struct {
 	since, until string
 	last         int
 	output       string
+	filtered     bool
 	extra        url.Values // parameters that only this listing has
 
 	show  func(row []byte) error // adds a row to the page
@@ -36,7 +37,6 @@ type listing struct {
 const (
 	usualLast = 20   // without a time range: a page, as peers do
 	rangeLast = 1000 // with one: enough to read, not enough to drown
-	lookFor   = 5 * time.Second
 )
 
 func (l *listing) flags(cmd *cobra.Command) {
@@ -45,6 +45,7 @@ func (l *listing) flags(cmd *cobra.Command) {
 	f.StringVar(&l.since, "since", "", "begin: 15m, 2h, 3d back from now, 14:05, or 2026-01-31T12:00:00Z")
 	f.StringVar(&l.until, "until", "", "end, as --since")
 	f.IntVar(&l.last, "last", -1, "the newest N; 0 is all (default 20, with a time range 1000)")
+	f.Lookup("last").DefValue = "0" // the text says it better than -1
 	l.serverFlags(cmd)
 }
 
@@ -86,6 +87,7 @@ func (l *listing) params(words []string) (url.Values, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.filtered = filter != ""
 	params := url.Values{}
 	for name, values := range l.extra {
 		params[name] = values
@@ -153,21 +155,26 @@ func (l *listing) past(ctx context.Context, c *client, params url.Values) error 
 // missing.
 func (l *listing) remarks(h http.Header, shown uint64) {
 	matched, _ := strconv.ParseUint(h.Get("Ghostlight-Matched"), 10, 64) // 0 if it is not there
-	lost := h.Get("Ghostlight-Lost")
-	l.out.Flush() // the page comes before what is said of it
+	l.out.Flush()                                                        // the page comes before what is said of it
 	switch {
 	case shown == 0 && l.output != "json":
 		l.note("no %s match%s", l.what, l.emptyHint())
 	case matched > shown && l.last < 0 && l.newest() == rangeLast:
 		l.note("these are the newest %d of %d %s; --last 0 shows all of them", shown, matched, l.what)
 	}
+	l.remarkLost(h)
+}
+
+// remarkLost says that some are missing.
+func (l *listing) remarkLost(h http.Header) {
+	lost := h.Get("Ghostlight-Lost")
 	if h.Get("Ghostlight-Complete") == "false" && lost != "" && lost != "0" {
 		l.note("not complete: %s records of this time were lost", lost)
 	}
 }
 
 func (l *listing) emptyHint() string {
-	if len(l.filters.terms) > 0 || l.since != "" {
+	if l.filtered || l.since != "" {
 		return "; a wider time (--since 1d) or fewer filters may find some"
 	}
 	return " yet; -f shows them as they happen"
@@ -223,13 +230,13 @@ func (l *listing) lost(data []byte) error {
 // watch shows what an agent of our own sees: there is no past, so it goes on for
 // a moment even when it was not asked to follow.
 func (l *listing) watch(ctx context.Context, c *client, params url.Values) error {
-	going := "for " + spanText(lookFor) + "; -f goes on until Ctrl-C"
+	going := "for " + spanText(l.term.Look) + "; -f goes on until Ctrl-C"
 	if l.follow {
 		going = "until Ctrl-C"
 	}
 	l.note("no agent is running: watching without one %s (ghostlight run keeps a history)", going)
 	if !l.follow {
-		limited, cancel := context.WithTimeout(ctx, lookFor)
+		limited, cancel := context.WithTimeout(ctx, l.term.Look)
 		defer cancel()
 		ctx = limited
 	}
