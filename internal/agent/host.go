@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"ghostlight/internal/api"
 	"ghostlight/internal/event"
 	"ghostlight/internal/kernel"
 	"ghostlight/internal/sensor"
@@ -39,7 +40,7 @@ type running struct {
 // load attaches a sensor. What it tells of the time before is added to out.
 func (w *watcher) load(index int, out *event.Batch) error {
 	s := w.sensors[index]
-	s.state, s.err = stateFailed, nil
+	s.state, s.err = api.SensorFailed, nil
 	inst, err := s.def.New(s.decode)
 	if err != nil {
 		s.err = fmt.Errorf("configure sensor %s: %w", s.def.Name, err)
@@ -56,7 +57,7 @@ func (w *watcher) load(index int, out *event.Batch) error {
 		s.err = err
 		return err
 	}
-	s.inst, s.obj, s.state, s.seen = inst, obj, stateRunning, 0
+	s.inst, s.obj, s.state, s.seen = inst, obj, api.SensorRunning, 0
 	starter, ok := inst.(sensor.Starter)
 	if !ok {
 		return nil

@@ -7,6 +7,10 @@ import (
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
+	"ghostlight/internal/sensor/drop"
+	"ghostlight/internal/sensor/process"
+	"ghostlight/internal/sensor/tcp"
+	"ghostlight/internal/sensor/udp"
 )
 
 // Exporters is every exporter, in the order of their folders.
@@ -18,4 +22,9 @@ var Exporters = []export.Def{
 var Protos = []l7.Proto{}
 
 // Sensors is every sensor, in the order of their folders.
-var Sensors = []sensor.Def{}
+var Sensors = []sensor.Def{
+	drop.Sensor,
+	process.Sensor,
+	tcp.Sensor,
+	udp.Sensor,
+}

@@ -3,3 +3,4 @@
 package catalog
 
 //go:generate go run ./gen
+//go:generate go run ./docgen

@@ -46,6 +46,8 @@ var (
 		Test: func() error { return features.HaveMapType(ebpf.RingBuf) }}
 	HaveTpBTF = &Probe{Name: "tp_btf", Since: "5.5", Loss: "processes and TCP fall back to slower hooks",
 		Test: func() error { return tryTracing(ebpf.AttachTraceRawTp, "sched_process_exit") }}
+	PreemptsTracepoints = &Probe{Name: "preemption inside of tracepoints", Since: "6.19", Loss: "nothing: with it a program misses events unless it has a twin",
+		Test: tryPreemptsTracepoints}
 	HaveFentry = &Probe{Name: "fentry", Since: "5.5", Loss: "hooks on kernel functions; refused under lockdown=integrity",
 		Test: func() error { return tryTracing(ebpf.AttachTraceFEntry, "tcp_connect") }}
 	HaveKprobe = &Probe{Name: "kprobe", Since: "4.1", Loss: "hooks on kernel functions; needs CONFIG_KPROBE_EVENTS",
@@ -172,6 +174,19 @@ func emptyProgram(t ebpf.ProgramType) (*ebpf.Program, error) {
 		Type: t, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
+}
+
+// tryPreemptsTracepoints goes by the release: 7.2 does it, 6.18 does not, and
+// being wrong in between costs a program that never has anything to do.
+func tryPreemptsTracepoints() error {
+	v, err := features.LinuxVersionCode()
+	if err != nil {
+		return err
+	}
+	if v < 6<<16|19<<8 {
+		return errors.New("this kernel is older")
+	}
+	return nil
 }
 
 func haveEnum(name string) error {

@@ -161,7 +161,9 @@ func TestMeter(t *testing.T) {
 	if err != nil || len(cost) != 1 {
 		t.Fatalf("%v, %v", cost, err)
 	}
-	if c := cost[0]; c.Runs != 1000 || c.PerRunNS <= 0 || c.CPU <= 0 {
+	// The cost itself may be nothing beside the clock's own, measured earlier on
+	// a machine that has become slower or faster since.
+	if c := cost[0]; c.Runs != 1000 || c.PerRunNS < 0 || c.PerRunNS > 1e6 {
 		t.Errorf("1000 runs: %+v", c)
 	}
 }

@@ -13,6 +13,7 @@ import (
 type Packed struct {
 	base  int64
 	width int
+	nulls bool   // some cells have no value
 	data  []byte // width bytes a value, then padding for 8-byte loads
 }
 
@@ -23,12 +24,12 @@ const padding = 8
 func PackInts(cells []int64) Packed {
 	low, high, nulls := intBounds(cells)
 	if low > high {
-		return Packed{base: event.Null}
+		return Packed{base: event.Null, nulls: true}
 	}
 	if low == high && nulls == 0 {
 		return Packed{base: low}
 	}
-	p := Packed{base: low, width: byteLen(uint64(high) - uint64(low) + 1)}
+	p := Packed{base: low, width: byteLen(uint64(high) - uint64(low) + 1), nulls: nulls > 0}
 	p.data = make([]byte, len(cells)*p.width+padding)
 	at := 0
 	for _, c := range cells {
@@ -46,15 +47,16 @@ func PackInts(cells []int64) Packed {
 // PackCodes packs dictionary codes.
 func PackCodes(codes []uint32) Packed {
 	var most uint32
-	same := true
+	same, nulls := true, false
 	for _, c := range codes {
 		most = max(most, c)
 		same = same && c == codes[0]
+		nulls = nulls || c == 0
 	}
 	if same {
-		return Packed{base: int64(most)}
+		return Packed{base: int64(most), nulls: most == 0}
 	}
-	p := Packed{width: byteLen(uint64(most))}
+	p := Packed{width: byteLen(uint64(most)), nulls: nulls}
 	p.data = make([]byte, len(codes)*p.width+padding)
 	at := 0
 	for _, c := range codes {
@@ -121,8 +123,14 @@ func (p *Packed) From(i int) Packed {
 	if p.width == 0 {
 		return *p
 	}
-	return Packed{p.base, p.width, p.data[i*p.width:]}
+	return Packed{p.base, p.width, p.nulls, p.data[i*p.width:]}
 }
+
+// Full tells whether every cell has a value, Void whether none has.
+func (p *Packed) Full() bool { return !p.nulls }
+
+// Void tells whether no cell has a value.
+func (p *Packed) Void() bool { return p.nulls && p.width == 0 }
 
 // Bounds returns limits of what PackInts packed.
 func (p *Packed) Bounds() (low, high int64, ok bool) {
@@ -163,6 +171,7 @@ func ReadPacked(b []byte, n int) (p Packed, rest []byte, err error) {
 		return p, nil, errPacked
 	}
 	p.base, b = base, b[1+k:]
+	p.nulls = true // not told: it is worked out when the whole block is packed
 	if p.width == 0 {
 		return p, b, nil
 	}

@@ -326,6 +326,11 @@ func (p *packed) Column(column int, b *segment.Buffer) (segment.Vector, error) {
 	return p.columns[column].unpack(0, p.extent.Len, b), nil
 }
 
+// Full and Void tell the writer of segments which columns need no nulls.
+func (p *packed) Full(column int) bool { return p.columns[column].cells.Full() }
+
+func (p *packed) Void(column int) bool { return p.columns[column].cells.Void() }
+
 // unpack gives the cells from..n.
 func (c *packedColumn) unpack(from, n int, b *segment.Buffer) segment.Vector {
 	cells := c.cells.From(from)
