@@ -40,6 +40,7 @@ func every(d time.Duration) func(any) error {
 type mode struct {
 	interval           time.Duration
 	asLinux510, atOnce bool
+	twinsOnly          bool
 }
 
 // running are the sensors of earlier tests: loading takes its time in an
@@ -53,7 +54,7 @@ func begin(t testing.TB, options func(any) error) *watch {
 	if err := options(&o); err != nil {
 		t.Fatal(err)
 	}
-	m := mode{o.Interval, asLinux510, sweepAtOnce}
+	m := mode{o.Interval, asLinux510, sweepAtOnce, twinsOnly}
 	w := running[m]
 	if w == nil {
 		w = load(t, m)
@@ -109,6 +110,11 @@ func load(t testing.TB, m mode) *watch {
 	ways := hooks
 	if m.asLinux510 {
 		ways = oldest(t, spec)
+	}
+	if m.twinsOnly {
+		ways = slices.DeleteFunc(slices.Clone(hooks), func(h kernel.Hook) bool {
+			return h.Tiers[0].Program == "tcp_set_state" || h.Tiers[0].Program == "tcp_destroy"
+		})
 	}
 	object, reports, err := k.Load("tcp", 1, spec, ways)
 	if err != nil {
@@ -172,6 +178,27 @@ func TestAsLinux510(t *testing.T) {
 		"before":       TestOpenBeforeStart,
 		"old listener": TestListenerOpenBeforeStart,
 		"orphans":      TestOrphansOpenBeforeStart,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// twinsOnly leaves the programs out that have twins.
+var twinsOnly bool
+
+// The twins do all that their programs miss, if that is everything.
+func TestTwins(t *testing.T) {
+	twinsOnly = true
+	defer func() { twinsOnly = false }()
+	for name, test := range map[string]func(*testing.T){
+		"refused":   TestRefused,
+		"again":     TestConnectedAgain,
+		"reset":     TestReset,
+		"first":     TestServerClosesFirst,
+		"worker":    TestOwnerIsTheWorker,
+		"listener":  TestOwnerIsTheListener,
+		"lasting":   TestLastingFlow,
+		"addresses": TestLoopbackOfTwoNetworks,
 	} {
 		t.Run(name, test)
 	}
