@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"ghostlight/internal/event"
 )
@@ -157,6 +158,21 @@ func TestTreeReadsSinceCheckpoints(t *testing.T) {
 	st.Append(b)
 	if names := namesOf(t, ask(s, "GET", "/api/v1/processes", "")); names != "init" {
 		t.Errorf("got %s", names)
+	}
+}
+
+// Nor does one that vanished between two runs of the agent.
+func TestTreeReadsSinceStart(t *testing.T) {
+	s, st := newServer(t, func(b *Backend) {
+		b.Status = func() Status { return Status{Started: now.Add(-10 * time.Second)} }
+	})
+	b := &event.Batch{Wall: now.UnixNano() - sec(60), Processes: []event.Process{process(51, event.Running, 1, initd)}}
+	st.Append(b)
+	if names := namesOf(t, ask(s, "GET", "/api/v1/processes", "")); names != "init" {
+		t.Errorf("got %s", names)
+	}
+	if names := namesOf(t, ask(s, "GET", "/api/v1/processes?at=15s", "")); names != "bash curl init nginx" {
+		t.Errorf("before the start: %s", names)
 	}
 }
 

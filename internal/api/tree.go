@@ -54,9 +54,7 @@ func (s *Server) tree(w http.ResponseWriter, r *http.Request, at int64, filter s
 	if err != nil {
 		return err
 	}
-	if s.Checkpoint > 0 {
-		q.Since = max(1, at-int64(2*s.Checkpoint))
-	}
+	q.Since = s.toldSince(at)
 	snapshot := s.Store.Snapshot()
 	defer snapshot.Close()
 	alive, result, err := living(ctx, snapshot, q)
@@ -92,6 +90,20 @@ func (s *Server) tree(w http.ResponseWriter, r *http.Request, at int64, filter s
 		return err
 	}
 	return out.endTree(result, at)
+}
+
+// toldSince returns a time after which every process alive at a moment was told
+// of: the agent tells all of them when it starts, and at every checkpoint. What
+// was told before that may have ended while nobody watched.
+func (s *Server) toldSince(at int64) int64 {
+	since := int64(0)
+	if s.Checkpoint > 0 {
+		since = max(1, at-int64(2*s.Checkpoint))
+	}
+	if started := s.Status().Started; !started.IsZero() && started.UnixNano() <= at {
+		since = max(since, started.UnixNano())
+	}
+	return since
 }
 
 // life is the newest thing known of a pid.

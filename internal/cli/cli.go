@@ -31,10 +31,10 @@ type Agent struct {
 	Version string
 	// Run watches the host until ctx ends.
 	Run func(ctx context.Context, s Start) error
-	// Attach watches the host until ctx ends, keeps what it sees in a temporary
-	// store, and returns a transport to its API. It returns once the hooks are
-	// attached and what was there before has been told.
-	Attach func(ctx context.Context) (http.RoundTripper, error)
+	// Attach watches the host until done is called, keeps what it sees in a
+	// temporary store, and returns a transport to its API. It returns once the
+	// hooks are attached and what was there before has been told.
+	Attach func(ctx context.Context) (to http.RoundTripper, done func() error, err error)
 	// Doctor looks at this host without watching it.
 	Doctor func(ctx context.Context) (api.Doctor, error)
 	// CheckConfig tells what is wrong in the parts of sensors and exporters.
@@ -95,6 +95,9 @@ func (r *root) main(ctx context.Context, out io.Writer, args []string) int {
 	cmd := r.command()
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
+	for _, done := range r.done {
+		err = errors.Join(err, done())
+	}
 	if flushed := r.out.Flush(); err == nil {
 		err = flushed
 	}
@@ -149,6 +152,8 @@ type root struct {
 	agent Agent
 	term  Terminal
 	out   *bufio.Writer
+
+	done []func() error // to be called at the end
 
 	server, tokenFile, caFile string
 	colour                    string

@@ -165,7 +165,10 @@ func TestLostBetweenRows(t *testing.T) {
 func TestAttach(t *testing.T) {
 	alone(t)
 	s, _ := serverOf(t)
-	agent := Agent{Attach: func(ctx context.Context) (http.RoundTripper, error) { return s.InProcess(ctx), nil }}
+	ended := 0
+	agent := Agent{Attach: func(ctx context.Context) (http.RoundTripper, func() error, error) {
+		return s.InProcess(ctx), func() error { ended++; return nil }, nil
+	}}
 	out, errs, code := run(t, agent, nil, "processes", "--pid", "88")
 	if code != 0 || !strings.Contains(out, "nginx: master") || !strings.Contains(errs, "no agent is running") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
@@ -178,12 +181,17 @@ func TestAttach(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond || took > 10*time.Second {
 		t.Errorf("it watched for %v", took)
 	}
-	failing := Agent{Attach: func(context.Context) (http.RoundTripper, error) { return nil, errors.New("needs root") }}
+	failing := Agent{Attach: func(context.Context) (http.RoundTripper, func() error, error) {
+		return nil, nil, errors.New("needs root")
+	}}
 	if _, errs, code := run(t, failing, nil, "flows"); code != 1 || !strings.Contains(errs, "watching without one failed: needs root") {
 		t.Errorf("exit %d\n%s", code, errs)
 	}
 	if _, errs, code := run(t, agent, nil, "status"); code != 1 || !strings.Contains(errs, "no agent is running on this host: start one with: ghostlight run") {
 		t.Errorf("exit %d\n%s", code, errs)
+	}
+	if ended != 2 {
+		t.Errorf("%d of 2 agents were ended", ended)
 	}
 	// An agent that was named is not replaced by one of our own.
 	if _, errs, code := run(t, agent, nil, "flows", "--server", "unix:/nonexistent"); code != 1 || !strings.Contains(errs, "no agent answers") {

@@ -85,10 +85,11 @@ func (r *root) connectOrAttach(ctx context.Context) (*client, error) {
 	if !errors.Is(err, errNoAgent) || r.agent.Attach == nil {
 		return c, err
 	}
-	transport, err := r.agent.Attach(ctx)
+	transport, done, err := r.agent.Attach(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("no agent is running on this host, and watching without one failed: %w", err)
 	}
+	r.done = append(r.done, done)
 	return &client{base: "http://localhost", http: &http.Client{Transport: transport}, attached: true}, nil
 }
 
