@@ -129,6 +129,9 @@ func (a *Agent) attach() error {
 		a.drain() // what it told of the time before must not crowd the ring
 	}
 	a.kernel.Settle()
+	if err := forgetStartup(); err != nil {
+		a.log.Debug("pages of the start stay resident", "error", err)
+	}
 	if attached == 0 {
 		return errors.New("no sensor can run on this host: `ghostlight doctor` says why")
 	}

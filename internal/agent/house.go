@@ -172,7 +172,8 @@ func (h *housekeeping) reload() {
 	select {
 	case cfg := <-h.a.reload:
 		h.limits(cfg)
-		h.a.cfg.Budget = cfg.Budget
+		h.a.enrich.Deny(cfg.Redact.Deny)
+		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
 	default:
 	}
 }

@@ -86,10 +86,9 @@ func (a *Agent) server(ui http.Handler) (*api.Server, error) {
 	return api.New(b)
 }
 
-// Attach watches this host until ctx ends, for one command: what it sees goes
-// to a temporary store, and the transport is the only way to it. gone is closed
-// when nothing of it is left.
-func Attach(ctx context.Context, log *slog.Logger) (way http.RoundTripper, gone <-chan struct{}, err error) {
+// Attach watches this host for one command: what it sees goes to a temporary
+// store, and the transport is the only way to it. done ends it all.
+func Attach(ctx context.Context, log *slog.Logger) (way http.RoundTripper, done func() error, err error) {
 	dir, err := os.MkdirTemp("", "ghostlight-")
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a temporary store: %w", err)
@@ -100,17 +99,11 @@ func Attach(ctx context.Context, log *slog.Logger) (way http.RoundTripper, gone 
 	if err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	done = func() error { return errors.Join(a.Close(), os.RemoveAll(dir)) }
 	server, err := a.server(nil)
 	if err != nil {
-		return nil, nil, errors.Join(err, a.Close(), os.RemoveAll(dir))
+		return nil, nil, errors.Join(err, done())
 	}
-	done := make(chan struct{})
-	context.AfterFunc(ctx, func() {
-		defer close(done)
-		if err := errors.Join(a.Close(), os.RemoveAll(dir)); err != nil {
-			log.Warn("the temporary agent did not end cleanly", "error", err)
-		}
-	})
 	return server.InProcess(ctx), done, nil
 }
 
