@@ -56,7 +56,7 @@ func TestLastingFlow(t *testing.T) {
 // The records of a busy flow add up, however the sweeps cut it.
 func TestDeltasAddUp(t *testing.T) {
 	w := begin(t, every(leastInterval))
-	for range 3 {
+	for range 2 {
 		p := connect(t, "127.0.0.1:0", "127.0.0.1")
 		stop, sent := make(chan struct{}), make(chan int64, 1)
 		go func() { // ends with stop
@@ -257,7 +257,7 @@ func TestSweepMeetsTheEnd(t *testing.T) {
 			}()
 		}
 	}()
-	const connections = 500
+	const connections = 300
 	payload := map[uint16]uint64{}
 	done := make(chan error, 1)
 	go func() { // ends after all connections

@@ -166,15 +166,10 @@ func TestAsLinux510(t *testing.T) {
 	defer func() { asLinux510 = false }()
 	for name, test := range map[string]func(*testing.T){
 		"echo":         TestEchoAgreesWithTCPInfo,
-		"refused":      TestRefused,
 		"again":        TestConnectedAgain,
 		"reset":        TestReset,
 		"worker":       TestOwnerIsTheWorker,
-		"listener":     TestOwnerIsTheListener,
 		"lasting":      TestLastingFlow,
-		"deltas":       TestDeltasAddUp,
-		"listen drops": TestListenDrops,
-		"many":         TestManyQuickConnections,
 		"before":       TestOpenBeforeStart,
 		"old listener": TestListenerOpenBeforeStart,
 		"orphans":      TestOrphansOpenBeforeStart,
