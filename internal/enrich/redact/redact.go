@@ -670,6 +670,9 @@ func (s *scan) url() bool {
 		return true
 	}
 	colon := bytes.IndexByte(authority, ':')
+	if colon >= 0 && bytes.IndexAny(authority[:colon], "=&") >= 0 {
+		return true // not a user: what follows is looked at like any text
+	}
 	if colon >= 0 && authority[0] != '[' && !isNumber(authority[colon+1:]) {
 		word := s.in[from:min(arg, from+maxWord)]
 		word = word[:blankEnd(word)]
