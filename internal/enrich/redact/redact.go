@@ -298,6 +298,10 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		if n < 0 {
 			return true // a user without password
 		}
+		last := s.in[end-1]
+		if (last == '"' || last == '\'') && bytes.Count(s.in[s.i:s.i+n], []byte{last})%2 == 1 {
+			end-- // the quotes are around user and password
+		}
 		s.copyTo(s.i + n + 1)
 	}
 	s.hide(end)
