@@ -298,17 +298,32 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		if n < 0 {
 			return true // a user without password
 		}
-		last := s.in[end-1]
-		if (last == '"' || last == '\'') && bytes.Count(s.in[s.i:s.i+n], []byte{last})%2 == 1 {
-			end-- // the quotes are around user and password
-		}
+		quote := openQuote(s.in[s.i:s.i+n], s.in[s.i+n:end])
 		s.copyTo(s.i + n + 1)
+		if len(quote) > 0 && s.i < end && s.in[s.i] == quote[0] {
+			s.copyTo(s.i + 1)
+			quote = nil
+		}
+		s.hide(end)
+		s.out = append(s.out, quote...)
+		return true
 	}
 	s.hide(end)
 	if s.program == passFlag {
 		s.program = noProgram // sshpass -p secret ssh -p 22
 	}
 	return true
+}
+
+// openQuote returns the quote that is open at the end of user and closed in
+// rest, to be closed again: -u "user:password".
+func openQuote(user, rest []byte) []byte {
+	for _, q := range [...]string{`"`, "'"} {
+		if bytes.Count(user, []byte(q))%2 == 1 && bytes.Contains(rest, []byte(q)) {
+			return []byte(q)
+		}
+	}
+	return nil
 }
 
 // bearer hides the token behind the word Bearer.
