@@ -117,6 +117,9 @@ func (s *scan) hide(end int) {
 		s.floor = s.i
 		return
 	}
+	if !closed && len(quote) > 0 && bytes.Contains(v[len(quote):], quote) {
+		quote = nil // it ends before the value does
+	}
 	s.out = append(s.out, quote...)
 	s.out = append(s.out, mask...)
 	if closed {
@@ -295,13 +298,32 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		if n < 0 {
 			return true // a user without password
 		}
+		quote := openQuote(s.in[s.i:s.i+n], s.in[s.i+n:end])
 		s.copyTo(s.i + n + 1)
+		if len(quote) > 0 && s.i < end && s.in[s.i] == quote[0] {
+			s.copyTo(s.i + 1)
+			quote = nil
+		}
+		s.hide(end)
+		s.out = append(s.out, quote...)
+		return true
 	}
 	s.hide(end)
 	if s.program == passFlag {
 		s.program = noProgram // sshpass -p secret ssh -p 22
 	}
 	return true
+}
+
+// openQuote returns the quote that is open at the end of user and closed in
+// rest, to be closed again: -u "user:password".
+func openQuote(user, rest []byte) []byte {
+	for _, q := range [...]string{`"`, "'"} {
+		if bytes.Count(user, []byte(q))%2 == 1 && bytes.Contains(rest, []byte(q)) {
+			return []byte(q)
+		}
+	}
+	return nil
 }
 
 // bearer hides the token behind the word Bearer.
@@ -553,23 +575,22 @@ func (s *scan) valueEnd(quotedKey bool) int {
 	if s.i >= end {
 		return s.i
 	}
-	switch c := s.in[s.i]; c {
-	case '\\':
-		if s.i+1 < end && (s.in[s.i+1] == '"' || s.in[s.i+1] == '\'') {
-			return s.escapedEnd(end)
-		}
-	case '"', '\'', '`':
-		return s.quotedEnd(s.i, end)
-	case '[':
-		return s.bracketEnd('[', ']', end)
-	case '{':
-		return s.bracketEnd('{', '}', end)
-	case '$':
-		if s.i+1 < end && s.in[s.i+1] == '(' {
-			return s.bracketEnd('(', ')', end)
-		}
+	from := s.i
+	switch c := s.in[s.i]; {
+	case quoteLength(s.in[s.i:end]) == 2:
+		from = s.escapedEnd(end)
+	case c == '"' || c == '\'' || c == '`':
+		from = s.quotedEnd(s.i, end)
+	case c == '[':
+		from = s.bracketEnd('[', ']', end)
+	case c == '{':
+		from = s.bracketEnd('{', '}', end)
+	case c == '$' && s.i+1 < end && s.in[s.i+1] == '(':
+		from = s.bracketEnd('(', ')', end)
+	default:
+		from += schemeLength(s.in[s.i:end])
 	}
-	return s.bareEnd(quotedKey, end)
+	return s.bareEnd(from, quotedKey, end)
 }
 
 // escapedEnd is the end of \"value\".
@@ -612,12 +633,8 @@ func (s *scan) bracketEnd(open, shut byte, end int) int {
 }
 
 // bareEnd is the end of a value without quotes: of its word, or of the
-// parameter it is in. "Bearer x" is one value.
-func (s *scan) bareEnd(quotedKey bool, end int) int {
-	j := s.i
-	if n := schemeLength(s.in[s.i:end]); n > 0 {
-		j += n
-	}
+// parameter it is in.
+func (s *scan) bareEnd(j int, quotedKey bool, end int) int {
 	for ; j < end; j++ {
 		switch c := s.in[j]; c {
 		case ' ', '\t', '\n', '\r', '&', ';', '"', '\'', '`', '}', ']', ')':
@@ -672,6 +689,9 @@ func (s *scan) url() bool {
 		return true
 	}
 	colon := bytes.IndexByte(authority, ':')
+	if colon >= 0 && bytes.IndexAny(authority[:colon], "=&") >= 0 {
+		return true // not a user: what follows is looked at like any text
+	}
 	if colon >= 0 && authority[0] != '[' && !isNumber(authority[colon+1:]) {
 		word := s.in[from:min(arg, from+maxWord)]
 		word = word[:blankEnd(word)]
