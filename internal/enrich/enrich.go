@@ -127,6 +127,10 @@ func New(o Options) (*Enricher, error) {
 // Close lets go of the cgroup trees.
 func (e *Enricher) Close() error { return e.cgroups.Close() }
 
+// Deny replaces the keys of Options.Deny. It is called by the goroutine that
+// calls Apply; what was redacted before stays as it is.
+func (e *Enricher) Deny(keys []string) { e.rules = redact.New(keys) }
+
 // Apply redacts and fills the records of b in place. It may add Running
 // records of processes about which more became known, and Lost records. It
 // keeps nothing of b.

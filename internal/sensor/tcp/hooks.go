@@ -20,6 +20,22 @@ var hooks = []kernel.Hook{
 		}},
 	},
 	{
+		What:    "TCP state changes that interrupt another",
+		Without: "few connections on busy hosts; they are counted as lost",
+		Tiers: []kernel.Tier{{
+			Name: "second tp_btf inet_sock_set_state", Program: "twin_set_state", Twin: true,
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "ends of TCP sockets that interrupt another",
+		Without: "how few connections ended on busy hosts; they are counted as lost",
+		Tiers: []kernel.Tier{{
+			Name: "second tp_btf tcp_destroy_sock", Program: "twin_destroy", Twin: true,
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
 		What:    "resets sent",
 		Without: "that this host reset a connection, and why",
 		Tiers: []kernel.Tier{{

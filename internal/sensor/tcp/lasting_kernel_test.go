@@ -233,3 +233,79 @@ func TestManyQuickConnections(t *testing.T) {
 		t.Errorf("%d lost", n)
 	}
 }
+
+// Sweeps that run all the time meet connections at every point of their lives,
+// their end among them. Each byte is told once.
+func TestSweepMeetsTheEnd(t *testing.T) {
+	sweepAtOnce = true
+	defer func() { sweepAtOnce = false }()
+	w := begin(t, defaults)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the client
+				_, _ = io.Copy(c, io.MultiReader(c))
+				c.Close()
+			}()
+		}
+	}()
+	const connections = 500
+	payload := map[uint16]uint64{}
+	done := make(chan error, 1)
+	go func() { // ends after all connections
+		for range connections {
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				done <- err
+				return
+			}
+			n := 1 + rand.IntN(5000)
+			for range 4 {
+				payload[addrOf(c.LocalAddr()).Port()] += uint64(n)
+				_, _ = c.Write(make([]byte, n))
+				_, _ = io.ReadFull(c, make([]byte, n))
+			}
+			c.Close()
+		}
+		done <- nil
+	}()
+	for waiting := true; waiting; {
+		if err := w.in.sweep(0); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting = false
+		default:
+			w.drain()
+		}
+	}
+	port := addrOf(l.Addr()).Port()
+	ours := func(f *event.Flow) bool { return f.Destination.Port() == port && f.TCP.State != listen }
+	w.want(2*connections, func(f *event.Flow) bool { return ours(f) && f.TCP.CloseReason != event.StillOpen })
+	sent, received := map[uint16]uint64{}, map[uint16]uint64{}
+	records := w.of(ours)
+	for _, f := range records {
+		sent[f.Source.Port()] += f.Sent.Bytes
+		received[f.Source.Port()] += f.Received.Bytes
+	}
+	for p, n := range payload {
+		if sent[p] != 2*n || received[p] != 2*n {
+			t.Errorf("port %d: sent %d, received %d by both ends, want %d each", p, sent[p], received[p], 2*n)
+		}
+	}
+	if len(records) < 2*connections+50 {
+		t.Errorf("%d records: the sweeps met nothing", len(records))
+	}
+}

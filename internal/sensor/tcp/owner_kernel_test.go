@@ -232,3 +232,34 @@ func TestLoopbackOfTwoNetworks(t *testing.T) {
 		}
 	}
 }
+
+// Both ends speak MPTCP where the kernel has it: its first subflow is the
+// connection.
+func TestMPTCP(t *testing.T) {
+	const payload = 100_000
+	w := begin(t, defaults)
+	l, err := net.Listen("tcp", "127.0.0.1:0") // MPTCP, as Go does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var d net.Dialer
+	d.SetMultipathTCP(true)
+	c, err := d.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{client: c.(*net.TCPConn), server: s.(*net.TCPConn), source: addrOf(c.LocalAddr())}
+	p.echo(t, payload)
+	p.close()
+	for _, d := range []event.Direction{event.Outbound, event.Inbound} {
+		f := w.want(1, end(d, p.source))[0]
+		if f.Sent.Bytes != payload || f.Received.Bytes != payload || f.PID != self || f.PeerPID != self || f.TCP.CloseReason == event.StillOpen {
+			t.Error(show([]event.Flow{f}))
+		}
+	}
+}

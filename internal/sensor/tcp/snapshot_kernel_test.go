@@ -41,7 +41,7 @@ func TestOpenBeforeStart(t *testing.T) {
 	for _, p := range pairs {
 		exchange(t, p, 1000, 50)
 	}
-	w := begin(t, every(300*time.Millisecond))
+	w := beginAnew(t, 300*time.Millisecond)
 	for _, p := range append(pairs, silent) {
 		up, down := uint64(1000), uint64(50)
 		if p == silent {
@@ -82,7 +82,7 @@ func TestListenerOpenBeforeStart(t *testing.T) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	worker := start(t, "keep", l)
 	l.Close() // from here on only the worker holds it
-	w := begin(t, every(300*time.Millisecond))
+	w := beginAnew(t, 300*time.Millisecond)
 	var c net.Conn
 	n.do(func() { c, err = net.Dial("tcp", "127.0.0.1:"+port) })
 	if err != nil {
@@ -106,7 +106,7 @@ func TestOrphansOpenBeforeStart(t *testing.T) {
 	control(t, p.client, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_LINGER2, 100) })
 	p.client.Close()
 	time.Sleep(50 * time.Millisecond)
-	w := begin(t, every(300*time.Millisecond))
+	w := beginAnew(t, 300*time.Millisecond)
 	c, s := w.want(1, end(event.Outbound, p.source))[0], w.want(1, end(event.Inbound, p.source))[0]
 	if c.TCP.State != 5 || c.PID != 0 || c.Sent.Bytes != 400 || c.Received.Bytes != 30 || c.Complete {
 		t.Error(show([]event.Flow{c}))
@@ -144,6 +144,17 @@ func TestThreadsStayHome(t *testing.T) {
 		if name := <-done; name == there {
 			t.Fatal("a goroutine runs in the other namespace")
 		}
+	}
+}
+
+// What cannot be entered is told, and fn is not called.
+func TestNetworkRefused(t *testing.T) {
+	entered, err := inNetwork("/proc/self/ns/uts", func() error { t.Error("called"); return nil })
+	if entered || err == nil {
+		t.Error(entered, err)
+	}
+	if entered, err := inNetwork("/proc/0/ns/net", func() error { t.Error("called"); return nil }); !entered || err != nil {
+		t.Error("a process that ended is no loss: ", entered, err)
 	}
 }
 

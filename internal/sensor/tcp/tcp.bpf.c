@@ -143,7 +143,8 @@ struct conn {
 	__u8 named; /* tuple is filled in */
 	__u8 ended; /* the final record is out */
 	__u8 seen;  /* some record is out */
-	__u8 reserved[6];
+	__u8 state; /* the change that was dealt with last */
+	__u8 reserved[5];
 };
 
 /* Socket -> state. Freed by the kernel with the socket. */
@@ -365,12 +366,12 @@ static __always_inline void name(struct conn *c, struct tcp_sock *tp, const bool
 
 /* ---- the state of a socket ---- */
 
-static __always_inline struct conn *conn_of(struct tcp_sock *tp)
+static __always_inline struct conn *conn_of(void *sk)
 {
-	__u64 key = (__u64)tp;
+	__u64 key = (__u64)sk;
 
 	if (use_storage)
-		return bpf_sk_storage_get(&conn_by_socket, tp, 0, 0);
+		return bpf_sk_storage_get(&conn_by_socket, sk, 0, 0);
 	return bpf_map_lookup_elem(&conn_by_address, &key);
 }
 
@@ -722,6 +723,7 @@ static __always_inline void finish(struct conn *c, struct tcp_sock *tp)
 		return;
 	if (c->flags & LISTENER) {
 		emit_drops(c, tp->SK.sk_drops.counter);
+		c->ended = 1;
 		return;
 	}
 	read_totals(&t, tp, false, false);
@@ -747,8 +749,10 @@ static __always_inline void on_syn_sent(struct tcp_sock *tp)
 {
 	struct conn *c = begin_anew(tp, OUTBOUND | COMPLETE);
 
-	if (c)
-		claim(c, OWNER);
+	if (!c)
+		return;
+	claim(c, OWNER);
+	c->state = SYN_SENT;
 }
 
 static __always_inline void on_listen(struct tcp_sock *tp)
@@ -761,6 +765,7 @@ static __always_inline void on_listen(struct tcp_sock *tp)
 	claim(c, OWNER);
 	name_listener(c, tp);
 	remember_listener(c);
+	c->state = LISTEN;
 }
 
 /* inherit gives an accepted connection its listener's owner until a process
@@ -784,6 +789,7 @@ static __always_inline void on_established(struct tcp_sock *tp, int old)
 		return;
 	if (!c->begun)
 		begin(c, tp, COMPLETE);
+	c->state = ESTABLISHED;
 	c->established = bpf_ktime_get_ns();
 	c->flags |= CONNECTED;
 	name(c, tp, false);
@@ -839,6 +845,7 @@ static __always_inline void on_close(struct conn *c, struct tcp_sock *tp)
 
 static __always_inline void on_change(struct conn *c, struct tcp_sock *tp, int state)
 {
+	c->state = state;
 	switch (state) {
 	case FIN_WAIT1:
 		on_fin(c, CLOSED_FIRST);
@@ -855,30 +862,61 @@ static __always_inline void on_change(struct conn *c, struct tcp_sock *tp, int s
 	}
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_set_state, struct sock *sk, int old, int new)
+static __always_inline void on_state(struct tcp_sock *tp, int old, int new)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct conn *c;
 
-	if (!tp) /* SCTP, DCCP, MPTCP */
-		return 0;
 	switch (new) {
 	case SYN_SENT:
 		on_syn_sent(tp);
-		return 0;
+		return;
 	case LISTEN:
 		on_listen(tp);
-		return 0;
+		return;
 	case ESTABLISHED:
 		on_established(tp, old);
-		return 0;
+		return;
 	case SYN_RECV:
-		return 0;
+		return;
 	}
 	c = conn_of(tp);
 	if (c && c->begun)
 		on_change(c, tp, new);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(tcp_set_state, struct sock *sk, int old, int new)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (tp) /* else SCTP, DCCP, MPTCP */
+		on_state(tp, old, new);
+	return 0;
+}
+
+/*
+ * The kernel skips a program that is active on the same CPU already, begun by a
+ * process that softirq work has interrupted (since 6.2) or another process
+ * preempted (after 6.18). So a twin stands behind it and behind tcp_destroy,
+ * which looks whether what should be done is done. Two can miss the same event
+ * only if one interrupts the other's twin, and then it is the twin's no more.
+ */
+static __always_inline bool missed(const struct conn *c, int old, int new)
+{
+	if (c && c->begun)
+		return c->state != new && new != SYN_RECV;
+	return new == SYN_SENT || new == LISTEN || (new == ESTABLISHED && old == SYN_RECV);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(twin_set_state, struct sock *sk, int old, int new)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (!tp || !missed(conn_of(tp), old, new))
+		return 0;
+	ghost_count_found();
+	on_state(tp, old, new);
 	return 0;
 }
 
@@ -939,10 +977,13 @@ int BPF_PROG(tcp_recv_reset, struct sock *sk)
 SEC("tp_btf/tcp_rcv_space_adjust")
 int BPF_PROG(tcp_first_read, struct sock *sk)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct conn *c = tp ? conn_of(tp) : 0;
+	struct conn *c = conn_of(sk);
+	struct tcp_sock *tp;
 
-	if (!c || c->rank == OWNER || !c->begun || !in_process(tp))
+	if (!c || c->rank == OWNER || !c->begun)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || !in_process(tp))
 		return 0;
 	claim(c, OWNER);
 	meet(c);
@@ -951,32 +992,53 @@ int BPF_PROG(tcp_first_read, struct sock *sk)
 
 /* ---- the end ---- */
 
+static __always_inline void on_destroy(struct conn *c, struct tcp_sock *tp)
+{
+	__u64 key = (__u64)tp;
+
+	finish(c, tp);
+	if (!use_storage)
+		bpf_map_delete_elem(&conn_by_address, &key);
+}
+
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroy, struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct conn *c = tp ? conn_of(tp) : 0;
-	__u64 key = (__u64)tp;
 
-	if (!c)
+	if (c)
+		on_destroy(c, tp);
+	return 0;
+}
+
+/* Nothing is left to do where the program has been: the state says that it
+ * ended, or is gone. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(twin_destroy, struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct conn *c = tp ? conn_of(tp) : 0;
+
+	if (!c || !c->begun || c->ended)
 		return 0;
-	finish(c, tp);
-	if (!use_storage)
-		bpf_map_delete_elem(&conn_by_address, &key);
+	ghost_count_found();
+	on_destroy(c, tp);
 	return 0;
 }
 
 /* ---- sweep ---- */
 
-/* due spaces the records of a flow by the interval. A first record may come
- * after half of it; connections that end before that have one record. */
+/* due spaces the records of a flow by the interval. The first may come after a
+ * quarter of it, so that sweeps every half show a connection within it;
+ * connections that end before that have one record. */
 static __always_inline bool due(const struct conn *c)
 {
 	__u64 age = bpf_ktime_get_ns() - c->until;
 
 	if (!c->seen && !(c->flags & COMPLETE))
 		return true; /* was there before us: nobody has heard of it */
-	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 2);
+	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 4);
 }
 
 static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const bool probe)
@@ -1001,8 +1063,7 @@ static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const boo
 	}
 	if (c->seen && !changed(c, &t))
 		return;
-	if (!c->peer_pid)
-		meet(c);
+	meet(c);
 	emit_part(c, &t, READ(tp, SK.__sk_common.skc_state));
 }
 
@@ -1062,6 +1123,7 @@ static __always_inline enum syn sent_syn(struct tcp_sock *tp, __u8 state)
 static __always_inline void adopt_listener(struct conn *c, struct tcp_sock *tp, __u32 pid, __u64 cgroup)
 {
 	begin(c, tp, LISTENER);
+	c->state = LISTEN;
 	c->drops = tp->SK.sk_drops.counter;
 	c->pid = pid;
 	c->cgroup = cgroup;
@@ -1075,6 +1137,7 @@ static __always_inline void adopt_flow(struct conn *c, struct tcp_sock *tp, __u3
 	enum syn syn = sent_syn(tp, state);
 
 	begin(c, tp, CONNECTED | (syn == SYN ? OUTBOUND : 0));
+	c->state = state;
 	c->pid = pid;
 	c->cgroup = cgroup;
 	c->rank = pid ? INHERITED : UNKNOWN; /* forked servers share it: the reader counts */

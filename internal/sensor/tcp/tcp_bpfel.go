@@ -58,7 +58,8 @@ type tcpConn struct {
 	Named    uint8
 	Ended    uint8
 	Seen     uint8
-	Reserved [6]uint8
+	State    uint8
+	Reserved [5]uint8
 }
 
 type tcpEnds struct {
@@ -176,6 +177,8 @@ const (
 	tcpProgTcpSweepHash     = "tcp_sweep_hash"
 	tcpProgTcpTaskFile      = "tcp_task_file"
 	tcpProgTcpTaskFileOld   = "tcp_task_file_old"
+	tcpProgTwinDestroy      = "twin_destroy"
+	tcpProgTwinSetState     = "twin_set_state"
 	tcpVarContract          = "contract"
 	tcpVarGhostSensor       = "ghost_sensor"
 	tcpVarGhostWatermark    = "ghost_watermark"
@@ -237,6 +240,8 @@ type tcpProgramSpecs struct {
 	TcpSweepHash   *ebpf.ProgramSpec `ebpf:"tcp_sweep_hash"`
 	TcpTaskFile    *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
 	TcpTaskFileOld *ebpf.ProgramSpec `ebpf:"tcp_task_file_old"`
+	TwinDestroy    *ebpf.ProgramSpec `ebpf:"twin_destroy"`
+	TwinSetState   *ebpf.ProgramSpec `ebpf:"twin_set_state"`
 }
 
 // tcpMapSpecs contains maps before they are loaded into the kernel.
@@ -333,6 +338,8 @@ type tcpPrograms struct {
 	TcpSweepHash   *ebpf.Program `ebpf:"tcp_sweep_hash"`
 	TcpTaskFile    *ebpf.Program `ebpf:"tcp_task_file"`
 	TcpTaskFileOld *ebpf.Program `ebpf:"tcp_task_file_old"`
+	TwinDestroy    *ebpf.Program `ebpf:"twin_destroy"`
+	TwinSetState   *ebpf.Program `ebpf:"twin_set_state"`
 }
 
 func (p *tcpPrograms) Close() error {
@@ -347,6 +354,8 @@ func (p *tcpPrograms) Close() error {
 		p.TcpSweepHash,
 		p.TcpTaskFile,
 		p.TcpTaskFileOld,
+		p.TwinDestroy,
+		p.TwinSetState,
 	)
 }
 
