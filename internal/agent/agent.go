@@ -129,6 +129,9 @@ func (a *Agent) attach() error {
 		a.drain() // what it told of the time before must not crowd the ring
 	}
 	a.kernel.Settle()
+	if err := forgetStartup(); err != nil {
+		a.log.Debug("pages of the start stay resident", "error", err)
+	}
 	if attached == 0 {
 		return errors.New("no sensor can run on this host: `ghostlight doctor` says why")
 	}
@@ -189,7 +192,7 @@ func (a *Agent) flush() {
 // Store gives the viewers what was seen.
 func (a *Agent) Store() *store.Store { return a.store }
 
-// Exporters gives the ones that answer HTTP requests.
+// Servers gives the exporters that answer HTTP requests.
 func (a *Agent) Servers() []export.Server {
 	var servers []export.Server
 	for _, e := range a.exporters {
@@ -227,6 +230,9 @@ func (a *Agent) closeParts() error {
 	}
 	for _, e := range a.exporters {
 		errs = append(errs, e.Close())
+	}
+	if a.enrich != nil {
+		errs = append(errs, a.enrich.Close())
 	}
 	if a.store != nil {
 		errs = append(errs, a.store.Close())

@@ -40,7 +40,7 @@ type housekeeping struct {
 const (
 	tickEvery       = time.Second
 	meterEvery      = 30 // ticks
-	checkpointEvery = int64(time.Hour)
+	checkpointEvery = time.Hour
 )
 
 // drainInterval is the shortest time between two drains.
@@ -48,7 +48,7 @@ const drainInterval = 10 * time.Millisecond
 
 func newHousekeeping(a *Agent) *housekeeping {
 	now := monotonic()
-	h := &housekeeping{a: a, next: now, last: now, checkpoint: now + checkpointEvery}
+	h := &housekeeping{a: a, next: now, last: now, checkpoint: now + int64(checkpointEvery)}
 	h.limits(a.cfg)
 	for _, d := range a.watch.sensors {
 		if d.def.Shed > 0 {
@@ -101,7 +101,7 @@ func (h *housekeeping) keep() {
 	a := h.a
 	a.watch.tick(now, &a.batch)
 	if now >= h.checkpoint {
-		h.checkpoint = now + checkpointEvery
+		h.checkpoint = now + int64(checkpointEvery)
 		a.enrich.Checkpoint(now, &a.batch)
 	}
 	a.flush()
@@ -172,7 +172,8 @@ func (h *housekeeping) reload() {
 	select {
 	case cfg := <-h.a.reload:
 		h.limits(cfg)
-		h.a.cfg.Budget = cfg.Budget
+		h.a.enrich.Deny(cfg.Redact.Deny)
+		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
 	default:
 	}
 }

@@ -4,6 +4,8 @@
 //	Default -> Parse(file) over it -> flags over that -> Check
 package config
 
+//go:generate go test -run ^TestDocument$ . -update
+
 import (
 	"fmt"
 	"io"

@@ -65,6 +65,9 @@ type Enricher struct {
 	learnt    bool   // a process was added in this Apply
 	orphans   []*process
 
+	nameless  []*process // in containers without a name yet
+	nextNames int64      // when to look for names again
+
 	raw, text []byte // of one process's arguments, reused
 	file      []byte // of /proc, reused
 
@@ -127,6 +130,10 @@ func New(o Options) (*Enricher, error) {
 // Close lets go of the cgroup trees.
 func (e *Enricher) Close() error { return e.cgroups.Close() }
 
+// Deny replaces the keys of Options.Deny. It is called by the goroutine that
+// calls Apply; what was redacted before stays as it is.
+func (e *Enricher) Deny(keys []string) { e.rules = redact.New(keys) }
+
 // Apply redacts and fills the records of b in place. It may add Running
 // records of processes about which more became known, and Lost records. It
 // keeps nothing of b.
@@ -139,6 +146,7 @@ func (e *Enricher) Apply(b *event.Batch) {
 		e.process(b, i)
 	}
 	e.reunite(b)
+	e.christen(b)
 	for i := range b.Flows {
 		e.self(b, &b.Flows[i])
 	}

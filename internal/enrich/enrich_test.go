@@ -289,3 +289,14 @@ func TestApplyAllocatesNothingPerFlow(t *testing.T) {
 		t.Errorf("%v allocations for %d flows", n, len(b.Flows))
 	}
 }
+
+func TestDeny(t *testing.T) {
+	e := newEnricher(t, Options{Deny: []string{"license"}})
+	if w := apply(e, exec(1, 20, 1, 6, 1, "/bin/a", "--license", "x", "--pesel=1"))[0].Who; w.Args != "/bin/a\x00--license\x00***\x00--pesel=1" {
+		t.Errorf("%q", w.Args)
+	}
+	e.Deny([]string{"pesel"})
+	if w := apply(e, exec(2, 21, 1, 7, 1, "/bin/a", "--license", "x", "--pesel=1"))[0].Who; w.Args != "/bin/a\x00--license\x00x\x00--pesel=***" {
+		t.Errorf("%q", w.Args)
+	}
+}

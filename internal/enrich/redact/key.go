@@ -355,7 +355,7 @@ func end(b []byte, stop byte) int {
 func wordEnd(b []byte) int {
 	for i, c := range b {
 		switch c {
-		case 0, ' ', '\t', '\n', '\r', '"', '\'', '`', ';', '|', '&', ')':
+		case 0, ' ', '\t', '\n', '\r', '"', '\'', '`', ';', '|', '&', '(', ')':
 			return i
 		}
 	}

@@ -15,6 +15,10 @@ import "bytes"
 
 const mask = "***"
 
+// maxWord bounds how far a password is followed to its @, so that no input
+// takes quadratic time.
+const maxWord = 256
+
 // Rules decide which values are secret. They are never changed after New and
 // can be used by any goroutine.
 type Rules struct {
@@ -39,7 +43,7 @@ func New(extra []string) *Rules {
 // of arguments joined by NUL, or one text. cut says that src lacks its end, so
 // that what looks harmless may be the beginning of a secret.
 func (r *Rules) Args(dst, src []byte, cut bool) []byte {
-	s := scan{rules: r, in: src, out: dst, cut: cut}
+	s := scan{rules: r, in: src, out: dst, cut: cut, stop: -1}
 	for s.i < len(s.in) {
 		if s.in[s.i] == 0 {
 			s.argument()
@@ -63,6 +67,7 @@ type scan struct {
 	cut     bool
 
 	start   int  // of the argument at i
+	stop    int  // its end, if not before i
 	floor   int  // end of the last replaced value: keys don't reach before it
 	quote   byte // quote that is open at i, in this argument
 	script  bool // the argument is a script (sh -c): words in it end at blanks
@@ -74,7 +79,7 @@ func (s *scan) argument() {
 	previous := s.in[s.start:s.i]
 	s.out = append(s.out, 0)
 	s.i++
-	s.start, s.quote = s.i, 0
+	s.start, s.stop, s.quote = s.i, -1, 0
 	s.script = isScriptFlag(previous)
 }
 
@@ -105,21 +110,33 @@ func (s *scan) hide(end int) {
 		return
 	}
 	v := s.in[s.i:end]
-	first, last := v[0], v[len(v)-1]
-	quoted := first == '"' || first == '\'' || first == '`'
-	if quoted && len(v) == 2 && first == last {
+	quote := v[:quoteLength(v)]
+	closed := len(quote) > 0 && len(v) >= 2*len(quote) && bytes.HasSuffix(v, quote)
+	if closed && len(v) == 2*len(quote) {
 		s.copyTo(end) // nothing to hide
 		s.floor = s.i
 		return
 	}
-	if quoted {
-		s.out = append(s.out, first)
+	if !closed && len(quote) > 0 && bytes.Contains(v[len(quote):], quote) {
+		quote = nil // it ends before the value does
 	}
+	s.out = append(s.out, quote...)
 	s.out = append(s.out, mask...)
-	if quoted && len(v) > 1 && last == first {
-		s.out = append(s.out, last)
+	if closed {
+		s.out = append(s.out, quote...)
 	}
 	s.i, s.floor = end, end
+}
+
+// quoteLength is the length of the quote that b begins with: " or \".
+func quoteLength(b []byte) int {
+	switch {
+	case b[0] == '"' || b[0] == '\'' || b[0] == '`':
+		return 1
+	case len(b) > 1 && b[0] == '\\' && (b[1] == '"' || b[1] == '\''):
+		return 2
+	}
+	return 0
 }
 
 func (s *scan) wordStart() bool {
@@ -144,6 +161,9 @@ func (s *scan) word() bool {
 	}
 	if s.bearer() || s.tokenShape() || s.dataSource() || s.setting() {
 		return true
+	}
+	if s.i > s.start && (s.in[s.i-1] == ',' || s.in[s.i-1] == '=') {
+		return false // words that overlap would take quadratic time
 	}
 	word := in[:wordEnd(in)]
 	if p, ok := programOf(base(word)); ok {
@@ -177,7 +197,7 @@ func (s *scan) pem() bool {
 // flag handles "--name value" and "-nVALUE". "--name=value" is left to
 // separator.
 func (s *scan) flag() bool {
-	in := s.in[s.i:s.argEnd()]
+	in := s.in[s.i:min(len(s.in), s.i+maxKey+2)]
 	dashes := 1
 	if len(in) > 1 && in[1] == '-' {
 		dashes = 2
@@ -195,8 +215,7 @@ func (s *scan) flag() bool {
 			return s.shortFlag(how, length)
 		}
 	}
-	atEnd := s.i+n == len(s.in)
-	if atEnd || (n < len(in) && !isBlank(in[n])) || !s.rules.flag(name) {
+	if s.i+n == len(s.in) || n == len(in) || (in[n] != 0 && !isBlank(in[n])) || !s.rules.flag(name) {
 		return false
 	}
 	next := s.i + n + 1
@@ -279,13 +298,32 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		if n < 0 {
 			return true // a user without password
 		}
+		quote := openQuote(s.in[s.i:s.i+n], s.in[s.i+n:end])
 		s.copyTo(s.i + n + 1)
+		if len(quote) > 0 && s.i < end && s.in[s.i] == quote[0] {
+			s.copyTo(s.i + 1)
+			quote = nil
+		}
+		s.hide(end)
+		s.out = append(s.out, quote...)
+		return true
 	}
 	s.hide(end)
 	if s.program == passFlag {
 		s.program = noProgram // sshpass -p secret ssh -p 22
 	}
 	return true
+}
+
+// openQuote returns the quote that is open at the end of user and closed in
+// rest, to be closed again: -u "user:password".
+func openQuote(user, rest []byte) []byte {
+	for _, q := range [...]string{`"`, "'"} {
+		if bytes.Count(user, []byte(q))%2 == 1 && bytes.Contains(rest, []byte(q)) {
+			return []byte(q)
+		}
+	}
+	return nil
 }
 
 // bearer hides the token behind the word Bearer.
@@ -330,7 +368,7 @@ func (s *scan) tokenShape() bool {
 
 // dataSource hides the password of a Go data source, user:password@tcp(host).
 func (s *scan) dataSource() bool {
-	in := s.in[s.i:]
+	in := s.in[s.i:min(len(s.in), s.i+maxWord)]
 	word := in[:blankEnd(in)]
 	at := bytes.Index(word, []byte("@tcp("))
 	if at < 0 {
@@ -511,7 +549,13 @@ func (s *scan) skipSeparators(i int) int {
 	return i
 }
 
-func (s *scan) argEnd() int { return s.i + end(s.in[s.i:], 0) }
+// argEnd is the end of the argument at i, looked for once per argument.
+func (s *scan) argEnd() int {
+	if s.stop < s.i || s.stop < s.start {
+		s.stop = s.i + end(s.in[s.i:], 0)
+	}
+	return s.stop
+}
 
 // lineEnd is the end of a header's value: of the line, of the argument or of
 // the quotes around it.
@@ -531,23 +575,22 @@ func (s *scan) valueEnd(quotedKey bool) int {
 	if s.i >= end {
 		return s.i
 	}
-	switch c := s.in[s.i]; c {
-	case '\\':
-		if s.i+1 < end && (s.in[s.i+1] == '"' || s.in[s.i+1] == '\'') {
-			return s.escapedEnd(end)
-		}
-	case '"', '\'', '`':
-		return s.quotedEnd(s.i, end)
-	case '[':
-		return s.bracketEnd('[', ']', end)
-	case '{':
-		return s.bracketEnd('{', '}', end)
-	case '$':
-		if s.i+1 < end && s.in[s.i+1] == '(' {
-			return s.bracketEnd('(', ')', end)
-		}
+	from := s.i
+	switch c := s.in[s.i]; {
+	case quoteLength(s.in[s.i:end]) == 2:
+		from = s.escapedEnd(end)
+	case c == '"' || c == '\'' || c == '`':
+		from = s.quotedEnd(s.i, end)
+	case c == '[':
+		from = s.bracketEnd('[', ']', end)
+	case c == '{':
+		from = s.bracketEnd('{', '}', end)
+	case c == '$' && s.i+1 < end && s.in[s.i+1] == '(':
+		from = s.bracketEnd('(', ')', end)
+	default:
+		from += schemeLength(s.in[s.i:end])
 	}
-	return s.bareEnd(quotedKey, end)
+	return s.bareEnd(from, quotedKey, end)
 }
 
 // escapedEnd is the end of \"value\".
@@ -590,12 +633,8 @@ func (s *scan) bracketEnd(open, shut byte, end int) int {
 }
 
 // bareEnd is the end of a value without quotes: of its word, or of the
-// parameter it is in. "Bearer x" is one value.
-func (s *scan) bareEnd(quotedKey bool, end int) int {
-	j := s.i
-	if n := schemeLength(s.in[s.i:end]); n > 0 {
-		j += n
-	}
+// parameter it is in.
+func (s *scan) bareEnd(j int, quotedKey bool, end int) int {
 	for ; j < end; j++ {
 		switch c := s.in[j]; c {
 		case ' ', '\t', '\n', '\r', '&', ';', '"', '\'', '`', '}', ']', ')':
@@ -650,19 +689,23 @@ func (s *scan) url() bool {
 		return true
 	}
 	colon := bytes.IndexByte(authority, ':')
+	if colon >= 0 && bytes.IndexAny(authority[:colon], "=&") >= 0 {
+		return true // not a user: what follows is looked at like any text
+	}
 	if colon >= 0 && authority[0] != '[' && !isNumber(authority[colon+1:]) {
-		word := s.in[from : from+blankEnd(s.in[from:arg])]
+		word := s.in[from:min(arg, from+maxWord)]
+		word = word[:blankEnd(word)]
 		if at := bytes.LastIndexByte(word, '@'); at >= 0 {
 			s.userInfo(web, from+at)
 			return true
 		}
-		if s.cut && stop == arg {
+		if s.cut && stop == arg && !bytes.Contains(authority, []byte(mask)) {
 			s.copyTo(from + colon + 1)
 			s.hide(stop)
 			return true
 		}
 	}
-	if s.cut && stop == len(s.in) && !bytes.HasSuffix(authority, []byte(mask)) && !bytes.Contains(authority, []byte("="+mask)) {
+	if s.cut && stop == len(s.in) && !bytes.Contains(authority, []byte(mask)) {
 		s.copyTo(from + colon + 1) // -1 + 1: all of it where there is no colon
 		s.hide(stop)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -75,5 +76,25 @@ func TestArgsAllocatesNothing(t *testing.T) {
 	}
 	if !bytes.Contains(dst, []byte("token=***&q=2")) {
 		t.Errorf("%s", encode(dst))
+	}
+}
+
+// Time grows with the length only, whatever is repeated.
+func TestLinear(t *testing.T) {
+	rules := New([]string{"license"})
+	for _, unit := range []string{"a,", "-,", "://a:b", "a=", "token ", "--x ", "set ", "'", "\"", "[", "password:", "Bearer ", "-----BEGIN ", "eyJ,", "%3D", "a@tcp(,"} {
+		took := func(n int) time.Duration {
+			src, dst := []byte(strings.Repeat(unit, n/len(unit))), make([]byte, 0, 4*n)
+			best := time.Hour
+			for range 5 {
+				begin := time.Now()
+				rules.Args(dst, src, true)
+				best = min(best, time.Since(begin))
+			}
+			return best
+		}
+		if short, long := took(4<<10), took(64<<10); long > 80*short {
+			t.Errorf("%q: 16 times the length takes %.0f times as long", unit, float64(long)/float64(short))
+		}
 	}
 }

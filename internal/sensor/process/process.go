@@ -86,7 +86,8 @@ const (
 
 // instance is a running sensor.
 type instance struct {
-	path []byte // where a path is put together
+	path []byte            // where a path is put together
+	args [maxArgs + 1]byte // where arguments are read
 	gone [256]ended
 }
 

@@ -314,7 +314,7 @@ func TestRunningAgreesWithProc(t *testing.T) {
 	pid, _ := spawn(t, self("wait", "x"))
 	w := start(t)
 	var out event.Batch
-	if err := scan("/proc", boottime()+tick, nil, &out); err != nil {
+	if err := new(instance).scan("/proc", boottime()+tick, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range out.Processes {

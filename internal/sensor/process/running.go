@@ -27,7 +27,7 @@ func (i *instance) Start(o *kernel.Object, out *event.Batch) error {
 	for n := range out.Processes[first:] {
 		told[out.Processes[first+n].PID] = true
 	}
-	return errors.Join(err, scan("/proc", began, told, out))
+	return errors.Join(err, i.scan("/proc", began, told, out))
 }
 
 // iterate runs the iterator. Where there is none, everything is left to scan.
@@ -88,7 +88,7 @@ func (i *instance) running(b []byte, out *event.Batch) (int, error) {
 		p.Args = []string{"[" + string(wire.Bytes(r.Comm[:])) + "]"}
 		return n, nil
 	}
-	p.Args, p.ArgsCut, p.Complete = runningArgs(p, r.ArgStart)
+	p.Args, p.ArgsCut, p.Complete = i.runningArgs(p, r.ArgStart)
 	return n, nil
 }
 
@@ -101,9 +101,9 @@ const (
 // runningArgs reads the arguments of p from /proc: an iterator may not read the
 // memory of another process. It keeps them if p is what the iterator saw, by
 // its start time, and has not exec'd since, by the place of its arguments.
-func runningArgs(p *event.Process, argStart uint64) (args []string, cut, complete bool) {
+func (i *instance) runningArgs(p *event.Process, argStart uint64) (args []string, cut, complete bool) {
 	dir := "/proc/" + strconv.Itoa(int(p.PID))
-	b, cut := readArgs(dir)
+	b, cut := readArgs(dir, &i.args)
 	s, err := readStat(dir)
 	if err != nil || s.startTicks != ticks(p.Start) {
 		return nil, false, false // it is gone
@@ -116,19 +116,16 @@ func runningArgs(p *event.Process, argStart uint64) (args []string, cut, complet
 }
 
 // readArgs returns at most maxArgs bytes of the arguments of the process whose
-// /proc folder is dir, and whether there were more.
-func readArgs(dir string) (args []byte, cut bool) {
+// /proc folder is dir, and whether there were more. They lie in buf until the
+// next call.
+func readArgs(dir string, buf *[maxArgs + 1]byte) (args []byte, cut bool) {
 	f, err := os.Open(dir + "/cmdline")
 	if err != nil {
 		return nil, false
 	}
 	defer f.Close()
-	b := make([]byte, maxArgs+1)
-	n, err := io.ReadFull(f, b)
-	if err == nil {
-		return b[:maxArgs], true
-	}
-	return b[:n], false
+	n, _ := io.ReadFull(f, buf[:])
+	return buf[:min(n, maxArgs)], n > maxArgs
 }
 
 // tick is the unit of start times in /proc: USER_HZ is 100 on amd64 and arm64.

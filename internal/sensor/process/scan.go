@@ -18,7 +18,7 @@ import (
 // records incomplete: the start time is rounded down to a tick, and the exec
 // count and the cgroup's id are missing. Younger processes are told by the
 // hooks, exactly.
-func scan(proc string, before int64, told map[uint32]bool, out *event.Batch) error {
+func (i *instance) scan(proc string, before int64, told map[uint32]bool, out *event.Batch) error {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return fmt.Errorf("process: list processes: %w", err)
@@ -28,7 +28,7 @@ func scan(proc string, before int64, told map[uint32]bool, out *event.Batch) err
 		if err != nil || told[uint32(pid)] {
 			continue
 		}
-		if p, ok := scanOne(proc+"/"+e.Name(), uint32(pid)); ok && p.Start < before-tick {
+		if p, ok := i.scanOne(proc+"/"+e.Name(), uint32(pid)); ok && p.Start < before-tick {
 			out.Processes = append(out.Processes, p)
 		}
 	}
@@ -37,7 +37,7 @@ func scan(proc string, before int64, told map[uint32]bool, out *event.Batch) err
 
 // scanOne reads one process, between two looks at its start time. It reports
 // false for one that ended meanwhile.
-func scanOne(dir string, pid uint32) (event.Process, bool) {
+func (i *instance) scanOne(dir string, pid uint32) (event.Process, bool) {
 	before, err := readStat(dir)
 	if err != nil {
 		return event.Process{}, false
@@ -49,7 +49,7 @@ func scanOne(dir string, pid uint32) (event.Process, bool) {
 	}
 	p.Executable, _ = os.Readlink(dir + "/exe")
 	p.Cwd, _ = os.Readlink(dir + "/cwd")
-	args, cut := readArgs(dir)
+	args, cut := readArgs(dir, &i.args)
 	p.Args, p.ArgsCut = splitArgs(args), cut
 	if before.flags&kernelThread != 0 {
 		p.Args, p.Cwd = []string{"[" + before.comm + "]"}, ""

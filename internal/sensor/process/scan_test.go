@@ -76,7 +76,7 @@ func TestScan(t *testing.T) {
 	process("sys", stat(1), map[string]string{"status": ""}) // no process
 
 	var out event.Batch
-	if err := scan(proc, 150*tick, map[uint32]bool{12: true}, &out); err != nil {
+	if err := new(instance).scan(proc, 150*tick, map[uint32]bool{12: true}, &out); err != nil {
 		t.Fatal(err)
 	}
 	slices.SortFunc(out.Processes, func(a, b event.Process) int { return int(a.PID) - int(b.PID) })
@@ -94,7 +94,7 @@ func TestScan(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if err := scan(proc+"/absent", math.MaxInt64, nil, &out); err == nil {
+	if err := new(instance).scan(proc+"/absent", math.MaxInt64, nil, &out); err == nil {
 		t.Error("no error without /proc")
 	}
 }
@@ -102,7 +102,7 @@ func TestScan(t *testing.T) {
 // What is told of this test is what this test knows of itself.
 func TestScanSelf(t *testing.T) {
 	var out event.Batch
-	if err := scan("/proc", boottime()+2*tick, nil, &out); err != nil {
+	if err := new(instance).scan("/proc", boottime()+2*tick, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(out.Processes, func(p event.Process) bool { return p.PID == uint32(os.Getpid()) })
@@ -138,7 +138,7 @@ func TestRunningArgs(t *testing.T) {
 	} {
 		q := p
 		q.Start += c.start
-		args, cut, complete := runningArgs(&q, c.argStart)
+		args, cut, complete := new(instance).runningArgs(&q, c.argStart)
 		if want := map[bool][]string{true: os.Args}[c.want]; complete != c.want || cut || !slices.Equal(args, want) {
 			t.Errorf("%s: %q, cut %v, complete %v", c.name, args, cut, complete)
 		}

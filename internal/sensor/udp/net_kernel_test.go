@@ -181,11 +181,16 @@ func TestVeth(t *testing.T) {
 				}
 				server.WriteToUDPAddrPort(buf[:20], from)
 			}
+			client.Write(make([]byte, 5000)) // four fragments on the cable, one datagram at both ends
+			big := make([]byte, 8000)
+			if n, _, err := server.ReadFromUDPAddrPort(big); err != nil || n != 5000 {
+				t.Error(n, err)
+			}
 			r.turns(600 * time.Millisecond)
 		})
 	})
 	me := uint32(os.Getpid())
-	asked, answered := event.Count{Bytes: 150, Packets: 3}, event.Count{Bytes: 60, Packets: 3}
+	asked, answered := event.Count{Bytes: 5150, Packets: 4}, event.Count{Bytes: 60, Packets: 3}
 	client, server := r.of(a, b), r.of(b, a)
 	check(t, "client", client, event.Outbound, me, me, asked, answered)
 	check(t, "server", server, event.Inbound, me, me, answered, asked)
@@ -233,5 +238,157 @@ func TestLoopbackOfAnotherNamespace(t *testing.T) {
 	if there != 1 || alone != 1 {
 		lost, _ := r.object.Lost()
 		t.Errorf("joined %d, alone %d of %+v, lost %d", there, alone, r.out.Flows, lost)
+	}
+}
+
+// Headers between IP and UDP, as the kernel writes them on real packets.
+func TestOptionsOnTheWire(t *testing.T) {
+	for _, c := range []struct {
+		network, address string
+		level, option    int
+		value            string
+	}{
+		{"udp4", "127.0.0.1:0", unix.IPPROTO_IP, unix.IP_OPTIONS, "\x01\x01\x01\x00"},
+		{"udp6", "[::1]:0", unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, "\x00\x00\x01\x04\x00\x00\x00\x00"},
+		{"udp6", "[::1]:0", unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, "\x00\x01\x1e\x0c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+	} {
+		r := start(t, 200*time.Millisecond, 10*time.Second)
+		server, pid := peer(t, c.network, c.address)
+		client, local := dial(t, server)
+		set(t, client, func(fd int) error { return unix.SetsockoptString(fd, c.level, c.option, c.value) })
+		ask(t, client, 100)
+		r.turns(500 * time.Millisecond)
+		check(t, "client", r.of(local, server), event.Outbound, uint32(os.Getpid()), pid, event.Count{Bytes: 100, Packets: 1}, event.Count{Bytes: 200, Packets: 1})
+		check(t, "server", r.of(server, local), event.Inbound, pid, uint32(os.Getpid()), event.Count{Bytes: 200, Packets: 1}, event.Count{Bytes: 100, Packets: 1})
+	}
+}
+
+// One write of ten datagrams (UDP_SEGMENT) counts as ten at both ends.
+func TestSegments(t *testing.T) {
+	r := start(t, 200*time.Millisecond, 10*time.Second)
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	to := netip.MustParseAddrPort(server.LocalAddr().String())
+	client, local := dial(t, to)
+	set(t, client, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1000) })
+	if _, err := client.Write(make([]byte, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	r.turns(500 * time.Millisecond)
+	me, want := uint32(os.Getpid()), event.Count{Bytes: 10_000, Packets: 10}
+	check(t, "client", r.of(local, to), event.Outbound, me, me, want, event.Count{})
+	check(t, "server", r.of(to, local), event.Inbound, me, me, event.Count{}, want)
+}
+
+func set(t *testing.T, c *net.UDPConn, fn func(fd int) error) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = fn(int(fd)) }); err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+}
+
+// A multicast datagram counts once where it is sent, though the host loops a
+// copy back, and once where it is received.
+func TestMulticast(t *testing.T) {
+	r := start(t, 200*time.Millisecond, 10*time.Second)
+	group := &net.UDPAddr{IP: net.IPv4(239, 1, 2, 3), Port: 45301}
+	from := netip.MustParseAddrPort("10.78.0.1:45302")
+	inNewNet(t, func() {
+		own, _ := netns(t)
+		if own == nil {
+			return
+		}
+		defer own.Close()
+		if err := veth("ghosta", "ghostb", int(own.Fd())); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := give("ghosta", from.Addr().As4()); err != nil {
+			t.Error(err)
+		}
+		if err := up("ghostb"); err != nil {
+			t.Error(err)
+		}
+		cable, err := net.InterfaceByName("ghosta")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.ListenMulticastUDP("udp4", cable, group)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(s)
+		if err := unix.Bind(s, &unix.SockaddrInet4{Addr: from.Addr().As4(), Port: int(from.Port())}); err != nil {
+			t.Error(err)
+		}
+		if err := unix.SetsockoptInet4Addr(s, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, from.Addr().As4()); err != nil {
+			t.Error(err)
+		}
+		for range 3 {
+			if err := unix.Sendto(s, []byte("hello"), 0, &unix.SockaddrInet4{Addr: [4]byte(group.IP.To4()), Port: group.Port}); err != nil {
+				t.Error(err)
+			}
+		}
+		r.turns(500 * time.Millisecond)
+	})
+	to, want := group.AddrPort(), event.Count{Bytes: 15, Packets: 3}
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	me := uint32(os.Getpid())
+	check(t, "sender", r.of(from, to), event.Outbound, me, me, want, event.Count{})
+	check(t, "receiver", r.of(to, from), event.Inbound, me, me, event.Count{}, want)
+}
+
+// What a raw socket sends: a late fragment has no ports, and a datagram with a
+// wrong checksum reaches its socket, which finds out when it is read.
+func TestRawSocket(t *testing.T) {
+	r := start(t, 200*time.Millisecond, 10*time.Second)
+	lo := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	inNewNet(t, func() {
+		l, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 53})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(s)
+		wrong := datagram(200, 208) // below 77 bytes the kernel sums at once
+		wrong[6] = 0xba
+		for _, p := range [][]byte{v4(unix.IPPROTO_UDP, 0, nil, wrong), v4(unix.IPPROTO_UDP, 5, nil, make([]byte, 64))} {
+			copy(p[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+			if err := unix.Sendto(s, p, 0, &unix.SockaddrInet4{Addr: lo.As4()}); err != nil {
+				t.Error(err)
+			}
+		}
+		r.turns(500 * time.Millisecond)
+	})
+	sent, _ := sum(r.of(netip.AddrPortFrom(lo, 1234), netip.AddrPortFrom(lo, 53)))
+	_, received := sum(r.of(netip.AddrPortFrom(lo, 53), netip.AddrPortFrom(lo, 1234)))
+	fragment, _ := sum(r.of(netip.AddrPortFrom(lo, 0), netip.AddrPortFrom(lo, 0)))
+	if want := (event.Count{Bytes: 200, Packets: 1}); sent != want || received != want {
+		t.Errorf("wrong checksum: sent %v, received %v", sent, received)
+	}
+	if want := (event.Count{Bytes: 64, Packets: 1}); fragment != want {
+		t.Errorf("fragment: %v", fragment)
 	}
 }

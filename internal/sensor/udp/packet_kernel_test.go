@@ -56,7 +56,7 @@ func fragment(next byte, offset uint16) []byte {
 
 // haveRunData asks whether BPF_PROG_RUN shows a cgroup_skb program the packet:
 // older kernels leave data_end unset there. Real packets are not concerned.
-var haveRunData = &kernel.Probe{Name: "packet data for cgroup_skb in BPF_PROG_RUN", Since: "6.1", Test: func() error {
+var haveRunData = &kernel.Probe{Name: "packet data for cgroup_skb in BPF_PROG_RUN", Since: "a release after 6.12", Test: func() error {
 	const data, dataEnd = 76, 80 // in struct __sk_buff
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress, License: "Dual BSD/GPL",

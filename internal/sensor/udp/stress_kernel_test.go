@@ -7,10 +7,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"ghostlight/internal/event"
+	"ghostlight/internal/kernel"
 )
+
+// haveTake asks for what ends a flow in one step. Without it a packet that comes
+// just between two is not counted: README.md says so.
+var haveTake = &kernel.Probe{Name: "lookup-and-delete in a hash", Since: "5.14", Test: func() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	var v uint32
+	if err := m.LookupAndDelete(uint32(1), &v); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
+	return nil
+}}
 
 // Flows that pause for as long as the idle timeout are ended by the sweep while
 // their next packet is on its way: nothing is lost, nothing told twice.
@@ -54,13 +71,18 @@ func TestEndsUnderTraffic(t *testing.T) {
 		}
 	}
 	r.turns(500 * time.Millisecond)
-	want, begun := event.Count{Bytes: 10 * packets, Packets: packets}, 0
+	least := uint64(packets)
+	if err := haveTake.Have(); err != nil {
+		t.Log(err)
+		least -= packets / 20
+	}
+	begun := 0
 	for _, l := range locals {
-		if sent, _ := sum(r.of(l, to)); sent != want {
-			t.Errorf("client %v: %v sent, want %v", l, sent, want)
+		if sent, _ := sum(r.of(l, to)); sent.Packets < least || sent.Packets > packets || sent.Bytes != 10*sent.Packets {
+			t.Errorf("client %v: %v sent, want %d packets", l, sent, packets)
 		}
-		if _, received := sum(r.of(to, l)); received != want {
-			t.Errorf("server of %v: %v received, want %v", l, received, want)
+		if _, received := sum(r.of(to, l)); received.Packets < least || received.Packets > packets || received.Bytes != 10*received.Packets {
+			t.Errorf("server of %v: %v received, want %d packets", l, received, packets)
 		}
 		begun += len(r.of(l, to))
 	}
@@ -136,5 +158,18 @@ func TestFullMap(t *testing.T) {
 	r.turns(2500 * time.Millisecond)
 	if r.live > 100 || len(r.told) > 100 {
 		t.Errorf("%d flows are in the map after their end, %d are remembered", r.live, len(r.told))
+	}
+}
+
+// A sweep of a host that speaks little UDP.
+func BenchmarkIdleTick(b *testing.B) {
+	r := start(b, time.Second, time.Minute)
+	b.ReportAllocs()
+	for b.Loop() {
+		r.next = 0
+		if err := r.Tick(monotonic(), &r.out); err != nil {
+			b.Fatal(err)
+		}
+		r.out.Reset()
 	}
 }
