@@ -63,6 +63,11 @@ enum {
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
 
+/* In a map value: named and laid out as the verifier wants it. */
+struct bpf_spin_lock {
+	__u32 val;
+};
+
 struct bpf_sock {
 	__u32 bound_dev_if;
 	__u32 family;
@@ -328,6 +333,7 @@ struct mm_struct {
 
 struct upid {
 	int nr;
+	struct pid_namespace *ns;
 };
 
 struct pid {
@@ -405,6 +411,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
+	unsigned long skc_flags; /* enum sock_flags */
 };
 
 struct socket;
@@ -412,13 +419,27 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
+typedef struct {
+	struct {
+	} raw; /* the lock word itself: zero when free, unless PREEMPT_RT */
+} spinlock_t;
+
+typedef struct {
+	spinlock_t slock;
+	int owned; /* a process holds the socket; otherwise slock guards it */
+} socket_lock_t;
+
+enum sock_flags {
+	SOCK_DONE = 1, /* FIN received */
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct socket *sk_socket;
 	atomic_t sk_drops;
 	int sk_err;
 	int sk_err_soft;
-	unsigned long sk_flags;
 	__u8 sk_shutdown;
 	__u16 sk_type;
 	__u16 sk_protocol;
@@ -461,10 +482,15 @@ struct tcp_sock {
 	__u64 bytes_received;
 	__u32 segs_in, segs_out;
 	__u32 data_segs_in, data_segs_out;
+	__u32 snd_una, snd_nxt, write_seq;
 	__u32 snd_wnd, rcv_wnd;
 	__u32 chrono_start;
 	__u32 chrono_stat[3];
 	__u8 chrono_type : 2;
+};
+
+struct mptcp_sock {
+	struct sock *first; /* the TCP socket it began with; of a listener the only one */
 };
 
 struct net_device {

@@ -273,7 +273,7 @@ type Alert struct {
 // Lost says that records are missing, where, and how many.
 type Lost struct {
 	Time   int64
-	Stage  string // ring, map, decode, store, cursor
+	Stage  string // ring, map, decode, enrich, store, cursor
 	Sensor string
 	Count  uint64
 }

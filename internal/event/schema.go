@@ -172,7 +172,7 @@ var alertColumns = []Column{
 
 var lostColumns = []Column{
 	{Name: "time", Type: Time, Doc: "when the loss was noticed", Int: func(b *Batch, i int) int64 { return b.Lost[i].Time + b.Wall }},
-	{Name: "lost.stage", Type: String, Doc: "ring, map, decode, store or cursor", Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, b.Lost[i].Stage...) }},
+	{Name: "lost.stage", Type: String, Doc: "ring, map, decode, enrich, store or cursor", Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, b.Lost[i].Stage...) }},
 	{Name: "lost.sensor", Type: String, Doc: "sensor whose records are missing", Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, b.Lost[i].Sensor...) }},
 	{Name: "lost.count", Type: Int, Doc: "how many", Int: func(b *Batch, i int) int64 { return int64(b.Lost[i].Count) }},
 }

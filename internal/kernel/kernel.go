@@ -3,9 +3,12 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 )
 
@@ -16,10 +19,13 @@ type Kernel struct {
 
 	mu      sync.Mutex
 	objects []*Object
+	types   *btf.Cache // the kernel's types, between the first Load and Settle
 }
 
-// DefaultRingBytes holds a second of records of a busy two-core host.
-const DefaultRingBytes = 4 << 20
+// DefaultRingBytes holds half a second of records of a busy two-core host. The
+// ring is mapped twice in a row and counts as ours, so it is not free: 2 MiB
+// are 4 MiB of resident memory.
+const DefaultRingBytes = 2 << 20
 
 // New makes the shared ring of the given size, a power of two of at least a
 // page.
@@ -35,7 +41,27 @@ func New(ringBytes uint32) (*Kernel, error) {
 	return &Kernel{ring: ring}, nil
 }
 
-func (k *Kernel) watermark() uint64 { return uint64(k.ring.MaxEntries()) / 4 }
+// kernelTypes returns the kernel's types, read once for all loads.
+func (k *Kernel) kernelTypes() *btf.Cache {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.types == nil {
+		k.types = btf.NewCache()
+	}
+	return k.types
+}
+
+// Settle gives back the memory that loading took: the kernel's types are tens
+// of megabytes. Call it when all sensors are loaded.
+func (k *Kernel) Settle() {
+	k.mu.Lock()
+	k.types = nil
+	k.mu.Unlock()
+	// Twice: the first collection finds the types unused and unmaps them, the
+	// second frees what the unmapping kept.
+	runtime.GC()
+	debug.FreeOSMemory()
+}
 
 func (k *Kernel) add(o *Object) {
 	k.mu.Lock()
@@ -56,8 +82,27 @@ func (k *Kernel) Unload(o *Object) error {
 	return o.Close()
 }
 
-// Lost returns how many records of o found the ring full, since it was loaded.
+// Lost returns how many records of o found the ring full, and how many events
+// its programs missed, since it was loaded. It never goes back.
 func (o *Object) Lost() (uint64, error) {
+	n, err := o.full()
+	if err != nil {
+		return 0, err
+	}
+	n += o.missed() // after what twins took back, so that it is never less
+	for {
+		old := o.lost.Load()
+		if n <= old {
+			return old, nil
+		}
+		if o.lost.CompareAndSwap(old, n) {
+			return n, nil
+		}
+	}
+}
+
+// full returns how many records found the ring full, less what twins found.
+func (o *Object) full() (n uint64, err error) {
 	m := o.Maps["ghost_lost"]
 	if m == nil {
 		return 0, nil
@@ -66,11 +111,26 @@ func (o *Object) Lost() (uint64, error) {
 	if err := m.Lookup(uint32(0), &perCPU); err != nil {
 		return 0, fmt.Errorf("read losses of %s: %w", o.Name, err)
 	}
-	var n uint64
 	for _, c := range perCPU {
 		n += c
 	}
 	return n, nil
+}
+
+// missed returns how many runs the kernel skipped because the program was
+// active already on the same CPU, begun by a task that was preempted (kernels
+// after 6.18 preempt inside of tracepoints) or interrupted. What a twin misses
+// was not its turn, or its program's miss counts.
+func (o *Object) missed() (n uint64) {
+	for name, p := range o.Programs {
+		if o.twins[name] {
+			continue
+		}
+		if s, err := p.Stats(); err == nil { // no counter before 5.12
+			n += s.RecursionMisses
+		}
+	}
+	return n
 }
 
 // Close unloads everything.

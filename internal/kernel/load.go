@@ -11,8 +11,10 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -29,6 +31,9 @@ type Tier struct {
 	Name    string // as doctor prints it: "tp_btf inet_sock_set_state"
 	Program string // its name in the object
 	Needs   []*Probe
+	// Twin says that the program stands behind another at the same hook and
+	// does what that one missed (ghost_count_found).
+	Twin bool
 	// Over names the map that an iterator walks; empty for the other iterators.
 	Over string
 	// Attach attaches the program. Nil attaches a tracing program to the hook
@@ -60,44 +65,55 @@ type Object struct {
 	Hooks     []HookReport
 	Variables map[string]*ebpf.Variable
 
-	hooks []Hook
 	links []link.Link
 	iters map[string]*link.Iter
+	twins map[string]bool
+	lost  atomic.Uint64 // the most that Lost returned
+	types *btf.Cache    // while it is loaded
 }
 
 // Load creates the maps of spec, with the shared ring in the place of its own,
 // and loads and attaches the hooks one program at a time, so that a program
 // this kernel refuses takes nothing else with it. It fails only if no hook at
-// all can be attached.
-func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hooks []Hook) (*Object, error) {
-	if v := spec.Variables["ghost_sensor"]; v != nil {
-		if err := v.Set(index); err != nil {
-			return nil, fmt.Errorf("set ghost_sensor: %w", err)
-		}
+// all can be attached; the reports say why in either case.
+func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hooks []Hook) (*Object, []HookReport, error) {
+	if err := k.constants(spec, index); err != nil {
+		return nil, nil, err
 	}
-	if v := spec.Variables["ghost_watermark"]; v != nil {
-		if err := v.Set(k.watermark()); err != nil {
-			return nil, fmt.Errorf("set ghost_watermark: %w", err)
-		}
-	}
-	o := &Object{Name: name, hooks: hooks, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}}
+	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, twins: map[string]bool{}, types: k.kernelTypes()}
+	defer func() { o.types = nil }()
 	if err := o.loadMaps(spec, k.ring); err != nil {
-		return nil, fmt.Errorf("sensor %s: %w", name, err)
+		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
 	}
 	for _, h := range hooks {
 		o.Hooks = append(o.Hooks, o.attach(spec, h))
 	}
-	if len(o.Programs) == 0 {
-		return nil, errors.Join(fmt.Errorf("sensor %s: no hook works on this kernel", name), o.reasons(), o.Close())
+	if len(o.links) == 0 {
+		return nil, o.Hooks, errors.Join(fmt.Errorf("sensor %s: no hook works on this kernel", name), o.Close())
 	}
 	k.add(o)
-	return o, nil
+	return o, o.Hooks, nil
+}
+
+// constants writes what the shared header needs to know into the object.
+func (k *Kernel) constants(spec *ebpf.CollectionSpec, index uint16) error {
+	if v := spec.Variables["ghost_sensor"]; v != nil {
+		if err := v.Set(index); err != nil {
+			return fmt.Errorf("set ghost_sensor: %w", err)
+		}
+	}
+	if v := spec.Variables["ghost_watermark"]; v != nil {
+		if err := v.Set(uint64(k.ring.MaxEntries()) / 4); err != nil {
+			return fmt.Errorf("set ghost_watermark: %w", err)
+		}
+	}
+	return nil
 }
 
 func (o *Object) loadMaps(spec *ebpf.CollectionSpec, ring *ebpf.Map) error {
 	only := spec.Copy()
 	clear(only.Programs)
-	var opts ebpf.CollectionOptions
+	opts := ebpf.CollectionOptions{Cache: o.types}
 	if m := only.Maps["ghost_events"]; m != nil {
 		m.MaxEntries = ring.MaxEntries()
 		opts.MapReplacements = map[string]*ebpf.Map{"ghost_events": ring}
@@ -147,6 +163,7 @@ func (o *Object) try(spec *ebpf.CollectionSpec, t Tier) error {
 		return fmt.Errorf("attach: %w", err)
 	}
 	o.Programs[t.Program] = prog
+	o.twins[t.Program] = t.Twin
 	if l != nil {
 		o.links = append(o.links, l)
 	}
@@ -163,7 +180,7 @@ func (o *Object) loadProgram(spec *ebpf.CollectionSpec, name string) (*ebpf.Prog
 	for n, m := range o.Maps { // a replacement must have the spec's size
 		one.Maps[n].MaxEntries = m.MaxEntries()
 	}
-	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: o.Maps})
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: o.Maps, Cache: o.types})
 	if err != nil {
 		return nil, err
 	}
@@ -191,8 +208,14 @@ func (o *Object) link(t Tier, p *ebpf.Program, at ebpf.AttachType) (link.Link, e
 // Iterate runs the iterator program once over everything it walks, in the
 // network namespace of the calling thread. It reports false if no tier with
 // that program was taken. What the program writes to the sequence file is read
-// and thrown away: our iterators speak through the ring.
+// and thrown away: this is for iterators that speak through the ring.
 func (o *Object) Iterate(program string) (bool, error) {
+	return o.IterateTo(io.Discard, program)
+}
+
+// IterateTo is Iterate, and w gets what the program writes to the sequence
+// file. The reader sets the pace, so nothing is lost however much it is.
+func (o *Object) IterateTo(w io.Writer, program string) (bool, error) {
 	it := o.iters[program]
 	if it == nil {
 		return false, nil
@@ -202,7 +225,7 @@ func (o *Object) Iterate(program string) (bool, error) {
 		return false, fmt.Errorf("open iterator %s: %w", program, err)
 	}
 	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.Copy(w, r); err != nil {
 		return false, fmt.Errorf("run iterator %s: %w", program, err)
 	}
 	return true, nil
@@ -210,16 +233,6 @@ func (o *Object) Iterate(program string) (bool, error) {
 
 // Keep ties a link made after Load to the life of the object.
 func (o *Object) Keep(l link.Link) { o.links = append(o.links, l) }
-
-func (o *Object) reasons() error {
-	var errs []error
-	for _, h := range o.Hooks {
-		for _, t := range h.Tiers {
-			errs = append(errs, fmt.Errorf("%s: %s: %s", h.What, t.Name, t.Reason))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // Close detaches and unloads.
 func (o *Object) Close() error {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -10,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Probe is a question to the running kernel, as a value: sensors name the
@@ -44,6 +46,8 @@ var (
 		Test: func() error { return features.HaveMapType(ebpf.RingBuf) }}
 	HaveTpBTF = &Probe{Name: "tp_btf", Since: "5.5", Loss: "processes and TCP fall back to slower hooks",
 		Test: func() error { return tryTracing(ebpf.AttachTraceRawTp, "sched_process_exit") }}
+	PreemptsTracepoints = &Probe{Name: "preemption inside of tracepoints", Since: "6.19", Loss: "nothing: with it a program misses events unless it has a twin",
+		Test: tryPreemptsTracepoints}
 	HaveFentry = &Probe{Name: "fentry", Since: "5.5", Loss: "hooks on kernel functions; refused under lockdown=integrity",
 		Test: func() error { return tryTracing(ebpf.AttachTraceFEntry, "tcp_connect") }}
 	HaveKprobe = &Probe{Name: "kprobe", Since: "4.1", Loss: "hooks on kernel functions; needs CONFIG_KPROBE_EVENTS",
@@ -53,7 +57,7 @@ var (
 	HaveIter = &Probe{Name: "iterators", Since: "5.8", Loss: "processes and sockets that were there before the start",
 		Test: func() error { return tryTracing(ebpf.AttachTraceIter, "task") }}
 	HaveSkStorageTracing = &Probe{Name: "socket storage in tracing", Since: "5.11", Loss: "connection state falls back to a hash map",
-		Test: func() error { return features.HaveProgramHelper(ebpf.Tracing, asm.FnSkStorageGet) }}
+		Test: trySkStorage}
 	HaveTaskStorage = &Probe{Name: "task storage", Since: "5.11", Loss: "thread state falls back to a hash map",
 		Test: func() error { return features.HaveMapType(ebpf.TaskStorage) }}
 	HaveCgroupSKB = &Probe{Name: "cgroup skb", Since: "4.10", Loss: "UDP and ICMP flows",
@@ -103,7 +107,37 @@ func tryTracing(attach ebpf.AttachType, to string) error {
 	return l.Close()
 }
 
+// trySkStorage loads a program that asks a traced socket for its storage. The
+// map type is older (5.2) than the permission to use it here.
+func trySkStorage() error {
+	u32, u64 := &btf.Int{Name: "unsigned int", Size: 4}, &btf.Int{Name: "unsigned long long", Size: 8}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SkStorage, KeySize: 4, ValueSize: 8, Flags: unix.BPF_F_NO_PREALLOC, Key: u32, Value: u64})
+	if err != nil {
+		return lastLine(err)
+	}
+	defer m.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state", License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),
+			asm.LoadMapPtr(asm.R1, m.FD()),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.Mov.Imm(asm.R4, 0),
+			asm.FnSkStorageGet.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return lastLine(err)
+	}
+	return p.Close()
+}
+
 func tryKprobe() error {
+	if _, err := os.Stat("/sys/bus/event_source/devices/kprobe"); err != nil {
+		return errors.New("this kernel was built without kprobe events")
+	}
 	prog, err := emptyProgram(ebpf.Kprobe)
 	if err != nil {
 		return lastLine(err)
@@ -142,6 +176,19 @@ func emptyProgram(t ebpf.ProgramType) (*ebpf.Program, error) {
 	})
 }
 
+// tryPreemptsTracepoints goes by the release: 7.2 does it, 6.18 does not, and
+// being wrong in between costs a program that never has anything to do.
+func tryPreemptsTracepoints() error {
+	v, err := features.LinuxVersionCode()
+	if err != nil {
+		return err
+	}
+	if v < 6<<16|19<<8 {
+		return errors.New("this kernel is older")
+	}
+	return nil
+}
+
 func haveEnum(name string) error {
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {
@@ -151,11 +198,17 @@ func haveEnum(name string) error {
 	return spec.TypeByName(name, &e)
 }
 
-// lastLine keeps the verifier's verdict and drops its log.
+// lastLine keeps the kernel's verdict and drops the verifier's log, and says
+// what a plain EPERM means.
 func lastLine(err error) error {
 	var ve *ebpf.VerifierError
 	if errors.As(err, &ve) {
-		return ve.Cause
+		err = ve.Cause
+	}
+	if errors.Is(err, unix.EPERM) {
+		return errNotPermitted
 	}
 	return err
 }
+
+var errNotPermitted = fmt.Errorf("%w: kernel lockdown forbids it, or a capability is missing", unix.EPERM)

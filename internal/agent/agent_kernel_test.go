@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"ghostlight/internal/config"
+	"ghostlight/internal/event"
+	"ghostlight/internal/kernel"
+	"ghostlight/internal/segment"
+)
+
+// The whole spine: a connection of this very test, from the kernel to the
+// store, with both ends known.
+func TestSpine(t *testing.T) {
+	for _, p := range []*kernel.Probe{kernel.HaveBTF, kernel.HaveRing, kernel.HaveTpBTF} {
+		if err := p.Have(); err != nil {
+			t.Skip(err)
+		}
+	}
+	cfg := config.Default()
+	cfg.Data = t.TempDir()
+	a, err := Open(cfg, slog.New(slog.NewTextHandler(testWriter{t}, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := exchange(t)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rows := a.Store().Follow(event.KindFlow, 0)
+	defer rows.Close()
+	for ends := 0; ends < 2; {
+		r, lost, err := rows.Next(ctx)
+		if err != nil || lost > 0 {
+			t.Fatalf("%d ends of the connection, %d lost: %v", ends, lost, err)
+		}
+		for i := range r.Len {
+			if get(r, "destination.port", i) != port {
+				continue
+			}
+			ends++
+			for column, want := range map[string]string{
+				"process.pid": strconv.Itoa(os.Getpid()), "peer.pid": strconv.Itoa(os.Getpid()),
+				"bytes.sent": "5", "bytes.received": "5", "complete": "1",
+			} {
+				if got := get(r, column, i); got != want {
+					t.Errorf("%s is %q, want %q in %s", column, got, want, r.AppendJSON(nil, i))
+				}
+			}
+		}
+	}
+	time.Sleep(1200 * time.Millisecond) // a tick
+	s := a.Status()
+	if s.Events.Total == 0 || s.Lost.Total > 0 || s.Agent.RSSBytes == 0 || len(s.Sensors) == 0 {
+		t.Errorf("status %+v", s)
+	}
+	if d := a.Doctor(); !d.OK {
+		t.Errorf("doctor %+v", d)
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// exchange sends five bytes each way over loopback.
+func exchange(t *testing.T) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			io.Copy(c, c)
+			c.Close()
+		}
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, buf); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	_, port, err = net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// get returns a cell as text.
+func get(r *segment.Rows, column string, row int) string {
+	for i := range event.Tables {
+		for c, col := range event.Tables[i].Columns {
+			if event.Tables[i].Kind != event.KindFlow || col.Name != column {
+				continue
+			}
+			if col.Int != nil {
+				return strconv.FormatInt(r.Int(c, row), 10)
+			}
+			return string(r.Bytes(c, row))
+		}
+	}
+	return "no such column"
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}

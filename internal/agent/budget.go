@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"slices"
+	"time"
+)
+
+// budget keeps Ghostlight inside what the user allows it to cost. It is fed
+// the cost of each period and says which sensor to let go or take back.
+//
+//	over the limit for overPeriods     -> let go of the next sensor in order
+//	under restoreBelow for calmPeriods -> take the last one back
+//
+// A sensor that had to be let go again soon after it came back stays away
+// twice as long each time, up to an hour.
+type budget struct {
+	cpu    float64  // limit, share of one core; 0 is none
+	memory int64    // limit, bytes; 0 is none
+	order  []string // sensors that may be let go, the first one first
+
+	shed  []string // let go, in order
+	over  int      // periods in a row above a limit
+	calm  int      // periods in a row well below both
+	hold  int      // calm periods needed before the next one comes back
+	since int      // periods since one came back, 0 if none did
+}
+
+// cost is what a period took. Watching is the part of CPU that letting go of
+// sensors can lower: the programs and the reader, not queries and the UI.
+type cost struct {
+	CPU      float64
+	Watching float64
+	Memory   int64
+}
+
+const (
+	budgetPeriod = 5 * time.Second
+	overPeriods  = 2
+	calmPeriods  = 6
+	maxHold      = 720 // one hour of periods
+	restoreBelow = 0.6
+)
+
+// period judges one period. drop and restore name the sensor to let go or to
+// take back, if any.
+func (b *budget) period(c cost) (drop, restore string) {
+	if b.since > 0 {
+		b.since++
+	}
+	switch {
+	case b.exceeded(c):
+		b.over, b.calm = b.over+1, 0
+	case b.relaxed(c):
+		b.over, b.calm = 0, b.calm+1
+	default:
+		b.over, b.calm = 0, 0
+	}
+	if b.over >= overPeriods && len(b.shed) < len(b.order) {
+		return b.letGo(), ""
+	}
+	if len(b.shed) > 0 && b.calm >= max(b.hold, calmPeriods) {
+		return "", b.takeBack()
+	}
+	return "", ""
+}
+
+// exceeded tells whether a limit is passed and letting go would help.
+func (b *budget) exceeded(c cost) bool {
+	cpu := b.cpu > 0 && c.CPU > b.cpu && c.Watching > c.CPU/2
+	return cpu || b.memory > 0 && c.Memory > b.memory
+}
+
+func (b *budget) relaxed(c cost) bool {
+	return (b.cpu == 0 || c.CPU < b.cpu*restoreBelow) && (b.memory == 0 || c.Memory < b.memory)
+}
+
+func (b *budget) letGo() string {
+	switch {
+	case b.since == 0: // the first time, or one more in a row
+		b.hold = max(b.hold, calmPeriods)
+	case b.since <= 2*b.hold:
+		b.hold = min(2*b.hold, maxHold)
+	default:
+		b.hold = calmPeriods
+	}
+	b.over, b.since = 0, 0
+	name := b.order[len(b.shed)]
+	b.shed = append(b.shed, name)
+	return name
+}
+
+func (b *budget) takeBack() string {
+	b.calm, b.since = 0, 1
+	name := b.shed[len(b.shed)-1]
+	b.shed = slices.Delete(b.shed, len(b.shed)-1, len(b.shed))
+	return name
+}

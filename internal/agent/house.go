@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ghostlight/internal/api"
+	"ghostlight/internal/config"
+	"ghostlight/internal/event"
+	"ghostlight/internal/kernel"
+)
+
+// housekeeping is what the loop does beside draining: once a second it gives
+// the sensors their turn, counts losses and publishes the status; every
+// budgetPeriod it judges the cost; every meterEvery it measures the programs.
+type housekeeping struct {
+	a      *Agent
+	budget budget
+	meter  *kernel.Meter
+
+	ticks  int
+	next   int64 // monotonic time of the next tick
+	last   int64 // of the last one
+	events uint64
+	shown  uint64 // events at the last tick
+	lost   []api.LostStage
+
+	used       usage // at the last budget period
+	own        cost  // of the last budget period
+	programs   []kernel.ProgramCost
+	checkpoint int64
+}
+
+const (
+	tickEvery       = time.Second
+	meterEvery      = 30 // ticks
+	checkpointEvery = time.Hour
+)
+
+// drainInterval is the shortest time between two drains.
+const drainInterval = 10 * time.Millisecond
+
+func newHousekeeping(a *Agent) *housekeeping {
+	now := monotonic()
+	h := &housekeeping{a: a, next: now, last: now, checkpoint: now + int64(checkpointEvery)}
+	h.limits(a.cfg)
+	for _, d := range a.watch.sensors {
+		if d.def.Shed > 0 {
+			h.budget.order = append(h.budget.order, d.def.Name)
+		}
+	}
+	slices.SortFunc(h.budget.order, func(x, y string) int {
+		return a.watch.find(x).def.Shed - a.watch.find(y).def.Shed
+	})
+	var err error
+	if h.meter, err = a.kernel.NewMeter(); err != nil {
+		a.log.Warn("the cost of programs is not known", "error", err)
+	}
+	h.publishDoctor()
+	return h
+}
+
+func (h *housekeeping) limits(cfg config.Config) {
+	h.budget.cpu, h.budget.memory = float64(cfg.Budget.CPU)/100, int64(cfg.Budget.Memory)
+}
+
+// count adds up a batch that went down the spine.
+func (h *housekeeping) count(b *event.Batch) {
+	if h == nil {
+		return // the sensors tell of the time before the start
+	}
+	h.events += uint64(b.Len())
+	for _, l := range b.Lost {
+		h.addLost(l)
+	}
+}
+
+func (h *housekeeping) addLost(l event.Lost) {
+	for i := range h.lost {
+		if s := &h.lost[i]; s.Stage == l.Stage && s.Sensor == l.Sensor {
+			s.Count += l.Count
+			return
+		}
+	}
+	h.lost = append(h.lost, api.LostStage{Stage: l.Stage, Sensor: l.Sensor, Count: l.Count})
+}
+
+// keep does what is due. It is called after every drain.
+func (h *housekeeping) keep() {
+	now := monotonic()
+	if now < h.next {
+		return
+	}
+	h.next = now + int64(tickEvery)
+	a := h.a
+	a.watch.tick(now, &a.batch)
+	if now >= h.checkpoint {
+		h.checkpoint = now + int64(checkpointEvery)
+		a.enrich.Checkpoint(now, &a.batch)
+	}
+	a.flush()
+	h.measure()
+	if h.ticks%int(budgetPeriod/tickEvery) == 0 {
+		h.judge(now)
+	}
+	h.reload()
+	h.publish(now)
+	h.ticks++
+}
+
+// measure opens a window every meterEvery ticks and closes it at the next one.
+func (h *housekeeping) measure() {
+	if h.meter == nil {
+		return
+	}
+	switch h.ticks % meterEvery {
+	case 2: // soon after the start there is something to show
+		if err := h.meter.Begin(); err != nil {
+			h.a.log.Warn("the cost of programs is not known", "error", err)
+			h.meter = nil
+		}
+	case 3:
+		costs, err := h.meter.End(h.programs[:0])
+		if err != nil {
+			h.a.log.Warn("the cost of programs is not known", "error", err)
+		}
+		h.programs = costs
+	}
+}
+
+// judge compares the last period with the budget and acts.
+func (h *housekeeping) judge(now int64) {
+	u := readUsage(now)
+	if h.used.at > 0 {
+		h.own = u.since(h.used, h.programs)
+		h.act(h.budget.period(h.own))
+	}
+	h.used = u
+}
+
+func (h *housekeeping) act(drop, restore string) {
+	a := h.a
+	switch {
+	case drop != "":
+		err := a.watch.letGo(drop, api.SensorShed)
+		h.alert("budget.shed", "warning", fmt.Sprintf("the budget is exceeded (%.1f %% of a core, %d MiB): sensor %s is let go", 100*h.own.CPU, h.own.Memory>>20, drop), err)
+	case restore != "":
+		err := a.watch.load(a.watch.index(restore), &a.batch)
+		a.kernel.Settle()
+		h.alert("budget.restored", "info", fmt.Sprintf("there is room in the budget again: sensor %s is back", restore), err)
+		h.publishDoctor()
+	}
+}
+
+func (h *housekeeping) alert(name, severity, message string, err error) {
+	if err != nil {
+		message += ": " + err.Error()
+	}
+	h.a.log.Warn(message, "alert", name)
+	h.a.batch.Alerts = append(h.a.batch.Alerts, event.Alert{Time: monotonic(), Name: name, Severity: severity, Message: message})
+	h.a.flush()
+}
+
+// reload takes over a new configuration, if there is one.
+func (h *housekeeping) reload() {
+	select {
+	case cfg := <-h.a.reload:
+		h.limits(cfg)
+		h.a.enrich.Deny(cfg.Redact.Deny)
+		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
+	default:
+	}
+}
+
+// usage is the CPU time and memory of the agent's process.
+type usage struct {
+	at      int64
+	process time.Duration // CPU of all threads
+	reader  time.Duration // CPU of the calling thread, which is the loop's
+	memory  int64
+}
+
+func readUsage(now int64) usage {
+	return usage{at: now, process: cpuTime(unix.RUSAGE_SELF), reader: cpuTime(unix.RUSAGE_THREAD), memory: residentBytes()}
+}
+
+func (u usage) since(before usage, programs []kernel.ProgramCost) cost {
+	window, bpf := float64(u.at-before.at), 0.0
+	for _, p := range programs {
+		bpf += p.CPU
+	}
+	return cost{
+		CPU:      float64(u.process-before.process)/window + bpf,
+		Watching: float64(u.reader-before.reader)/window + bpf,
+		Memory:   u.memory,
+	}
+}
+
+func cpuTime(who int) time.Duration {
+	var r unix.Rusage
+	if err := unix.Getrusage(who, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// residentBytes is the resident set, from /proc/self/statm (proc(5)).
+func residentBytes() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}

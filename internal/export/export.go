@@ -1,0 +1,49 @@
+// Package export says what an exporter is: a part that carries records out of
+// the host, or shows them in another tool's form. One folder below holds one
+// exporter.
+package export
+
+import (
+	"net/http"
+
+	"ghostlight/internal/event"
+)
+
+// Def describes an exporter. Each folder exports exactly one, named Exporter.
+type Def struct {
+	Name string
+	Doc  string
+	New  func(Env) (Instance, error)
+}
+
+// Env is what an exporter gets from the agent.
+type Env struct {
+	// Decode fills the exporter's own option struct from its part of the
+	// configuration file, strictly.
+	Decode func(options any) error
+	// Self tells how Ghostlight itself is doing.
+	Self func() []Metric
+}
+
+// Metric is one value of Ghostlight about itself.
+type Metric struct {
+	Name    string // Prometheus form, with its unit
+	Help    string
+	Counter bool // else a gauge
+	Labels  []event.Attr
+	Value   float64
+}
+
+// Instance is a running exporter. Export is called on the hot path, from one
+// goroutine: it must not block, and it copies what it keeps.
+type Instance interface {
+	Export(*event.Batch)
+	Close() error
+}
+
+// Server is an instance that answers HTTP requests on Ghostlight's own
+// listener.
+type Server interface {
+	Path() string // "/metrics"
+	http.Handler
+}

@@ -1,0 +1,98 @@
+package tcp
+
+import "ghostlight/internal/kernel"
+
+var hooks = []kernel.Hook{
+	{
+		What:    "TCP state changes",
+		Without: "all TCP connections",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf inet_sock_set_state", Program: "tcp_set_state",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "the end of a TCP socket",
+		Without: "how connections ended and what the short ones carried",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_destroy_sock", Program: "tcp_destroy",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "TCP state changes that interrupt another",
+		Without: "few connections on busy hosts; they are counted as lost",
+		Tiers: []kernel.Tier{{
+			Name: "second tp_btf inet_sock_set_state", Program: "twin_set_state", Twin: true,
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "ends of TCP sockets that interrupt another",
+		Without: "how few connections ended on busy hosts; they are counted as lost",
+		Tiers: []kernel.Tier{{
+			Name: "second tp_btf tcp_destroy_sock", Program: "twin_destroy", Twin: true,
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "resets sent",
+		Without: "that this host reset a connection, and why",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_send_reset", Program: "tcp_send_reset",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "resets received",
+		Without: "that the other end reset a connection",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_receive_reset", Program: "tcp_recv_reset",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "the process that reads an accepted connection",
+		Without: "the worker: accepted connections belong to the process that listens",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_rcv_space_adjust", Program: "tcp_first_read",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "connections that stay open",
+		Without: "connections before they end",
+		Tiers: []kernel.Tier{
+			{
+				Name: "iter bpf_sk_storage_map", Program: "tcp_sweep", Over: "conn_by_socket",
+				Needs: []*kernel.Probe{kernel.HaveSkStorageTracing},
+			},
+			{
+				Name: "iter bpf_map_elem", Program: "tcp_sweep_hash", Over: "conn_by_address",
+				Needs: []*kernel.Probe{kernel.HaveIter},
+			},
+		},
+	},
+	{
+		What:    "the owners of sockets that were open before the start",
+		Without: "their process, until one reads from them",
+		Tiers: []kernel.Tier{
+			{
+				Name: "iter task_file", Program: "tcp_task_file",
+				Needs: []*kernel.Probe{kernel.HaveSkStorageTracing},
+			},
+			{
+				Name: "iter task_file by address", Program: "tcp_task_file_old",
+				Needs: []*kernel.Probe{kernel.HaveIter},
+			},
+		},
+	},
+	{
+		What:    "sockets that were open before the start and that no process holds",
+		Without: "connections whose process has closed them already",
+		Tiers: []kernel.Tier{{
+			Name: "iter tcp", Program: "tcp_iter",
+			Needs: []*kernel.Probe{kernel.HaveIter},
+		}},
+	},
+}

@@ -1,0 +1,171 @@
+// The filter bar: chips for the terms that hold, one input for the next, and
+// completion of names and values.
+import { computed, signal } from '@preact/signals';
+import { useRef } from 'preact/hooks';
+import { columnsOf, fields } from './agent';
+import { add, join, parse, quote, remove, split, terms, type Term } from './filter';
+import { filter, page, setFilter } from './route';
+
+/** Values the page has on screen for a field: what completion offers after the colon. */
+export const seen: { values: (field: string) => Iterable<string> } = { values: () => [] };
+
+const enumerations: Record<string, readonly string[]> = {
+  transport: ['tcp', 'udp', 'icmp', 'icmpv6'],
+  verdict: ['forwarded', 'error', 'dropped'],
+  reason: ['fin_sent', 'fin_received', 'reset_sent', 'reset_received', 'refused', 'timeout', 'unreachable', 'aborted'],
+  direction: ['outbound', 'inbound'],
+  action: ['fork', 'exec', 'exit', 'running'],
+  complete: ['true', 'false'],
+};
+const sameAs: Record<string, string> = {
+  'network.transport': 'transport', 'tcp.close_reason': 'reason',
+};
+const aliasDocs: Record<string, string> = {
+  service: 'service at either end', pid: 'process at either end', command: 'name of the executable',
+  container: 'container name, or the beginning of its id', address: 'either end; a CIDR too',
+  port: 'either end', transport: 'tcp, udp, icmp', verdict: 'forwarded, error or dropped',
+  peer: 'service at the other end', reason: 'how the connection ended',
+};
+
+interface Choice { insert: string; label: string; doc: string; final: boolean }
+
+const draft = signal('');
+const choice = signal(-1);
+const opened = signal(false);
+
+const table = computed(() => (page.value === 'processes' ? 'processes' : 'flows'));
+
+function names(): { name: string; doc: string }[] {
+  const aliases = Object.keys(fields.value?.aliases ?? aliasDocs).map((name) => ({ name, doc: aliasDocs[name] ?? '' }));
+  const columns = columnsOf(table.value).map((c) => ({ name: c.name, doc: c.doc }));
+  return [...aliases, ...columns.filter((c) => !aliases.some((a) => a.name === c.name))];
+}
+
+const choices = computed<Choice[]>(() => {
+  const text = draft.value;
+  const typed = text.replace(/^-/, '');
+  const sign = text.startsWith('-') ? '-' : '';
+  const t = parse(text);
+  if (t.field && t.op === ':') return valueChoices(t, sign);
+  if (t.field) return [];
+  const wanted = typed.toLowerCase();
+  const rank = (n: string) => (n.startsWith(wanted) ? 0 : n.split('.').some((p) => p.startsWith(wanted)) ? 1 : 2);
+  return names()
+    .filter((n) => n.name.toLowerCase().includes(wanted))
+    .sort((a, b) => rank(a.name) - rank(b.name))
+    .slice(0, 60)
+    .map((n) => ({ insert: `${sign}${n.name}:`, label: n.name, doc: n.doc, final: false }));
+});
+
+function valueChoices(t: Term, sign: string): Choice[] {
+  const given = t.value.split(',');
+  const last = given.pop()!.toLowerCase();
+  const before = given.map((g) => g + ',').join('');
+  const all = new Set([...(enumerations[sameAs[t.field] ?? t.field] ?? []), ...seen.values(t.field)]);
+  return [...all]
+    .filter((v) => v && v.toLowerCase().includes(last) && v.toLowerCase() !== last)
+    .slice(0, 40)
+    .map((v) => ({ insert: `${sign}${t.field}:${before}${quote(v)}`, label: v, doc: '', final: true }));
+}
+
+function commit(text: string): void {
+  const rest = split(text).filter((t) => !/^-?[\w.]+(:|>=|<=|>|<)$/.test(t)); // "service:" says nothing yet
+  if (rest.length) setFilter(rest.reduce(add, filter.value));
+  draft.value = '';
+  choice.value = -1;
+}
+
+function take(c: Choice): void {
+  if (c.final) return commit(c.insert);
+  draft.value = c.insert;
+  choice.value = -1;
+}
+
+export function FilterBar() {
+  const input = useRef<HTMLInputElement>(null);
+  const list = terms(filter.value);
+  const offered = opened.value ? choices.value : [];
+
+  const edit = (t: Term) => {
+    setFilter(remove(filter.value, t.text));
+    draft.value = t.text;
+    opened.value = true;
+    input.current?.focus();
+  };
+  const keys = (e: KeyboardEvent) => {
+    const at = choice.value;
+    if (e.key === 'ArrowDown' || e.key === 'ArrowUp') {
+      if (!offered.length) { opened.value = true; return; }
+      choice.value = (at + (e.key === 'ArrowDown' ? 1 : offered.length + (at < 0 ? 0 : -1))) % offered.length;
+    } else if (e.key === 'Enter') {
+      const c = offered[at];
+      if (c) take(c); else { commit(draft.value); opened.value = false; }
+    } else if (e.key === 'Tab' && !e.shiftKey && draft.value && offered.length) {
+      take(offered[Math.max(0, at)]!);
+    } else if (e.key === 'Escape') {
+      if (opened.value && draft.value) opened.value = false; else input.current?.blur();
+      choice.value = -1;
+    } else if (e.key === 'Backspace' && !draft.value && list.length) {
+      edit(list[list.length - 1]!);
+    } else {
+      return;
+    }
+    e.preventDefault();
+    e.stopPropagation();
+  };
+
+  return (
+    <div class="filterbar" role="search">
+      <div class="terms" onClick={(e) => { if (e.target === e.currentTarget) input.current?.focus(); }}>
+        {list.map((t) => (
+          <span key={t.text} class={`chip ${t.negated ? 'negated' : ''}`}>
+            <button type="button" class="plain" title="edit" onClick={() => edit(t)}>
+              {t.negated && <b>not </b>}
+              {t.field ? <><span class="field">{t.field}{t.op === ':' ? ':' : ` ${t.op} `}</span>{shortened(t.value)}</> : t.value}
+            </button>
+            <button type="button" class="plain x" aria-label={`remove ${t.text}`} onClick={() => setFilter(remove(filter.value, t.text))}>×</button>
+          </span>
+        ))}
+        <input
+          ref={input} id="filter" type="text" spellcheck={false} autocomplete="off" autocapitalize="off"
+          placeholder={list.length ? '' : 'filter: service:nginx port:443 -verdict:forwarded'}
+          aria-label="Filter" role="combobox" aria-expanded={offered.length > 0} aria-controls="choices" aria-autocomplete="list"
+          aria-activedescendant={choice.value >= 0 ? `choice-${choice.value}` : undefined}
+          value={draft.value}
+          onInput={(e) => { draft.value = e.currentTarget.value; choice.value = -1; opened.value = true; }}
+          onFocus={() => (opened.value = true)}
+          onBlur={() => { opened.value = false; commitWhole(); }}
+          onKeyDown={keys}
+        />
+        {(list.length > 0 || draft.value) && (
+          <button type="button" class="plain x" aria-label="clear the filter" title="clear" onClick={() => { draft.value = ''; setFilter(''); }}>×</button>
+        )}
+      </div>
+      <ul id="choices" class="choices" role="listbox" tabIndex={-1} aria-label="Completions" hidden={!offered.length}>
+        {offered.map((c, i) => (
+          <li
+            key={c.insert} id={`choice-${i}`} role="option" aria-selected={i === choice.value}
+            ref={(el) => { if (el && i === choice.value) el.scrollIntoView({ block: 'nearest' }); }}
+            onPointerDown={(e) => { e.preventDefault(); take(c); }}
+          >
+            <span class="name">{c.label}</span><span class="dim">{c.doc}</span>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+/** A finished term left in the input holds; half a term stays to be finished. */
+function commitWhole(): void {
+  const t = parse(draft.value.trim());
+  if (t.field && t.value) commit(draft.value);
+}
+
+const shortened = (v: string) => (v.length > 28 ? `${v.slice(0, 14)}…${v.slice(-10)}` : v);
+
+export function focusFilter(): void {
+  document.getElementById('filter')?.focus();
+}
+
+export const textOf = (list: readonly Term[]): string => join(list.map((t) => t.text));

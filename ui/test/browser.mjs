@@ -1,0 +1,47 @@
+// Drives Debian's chromium for the tests: a fresh profile each time, no
+// network beyond the page, and a note of everything that went wrong.
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const shots = process.env.GHOSTLIGHT_SHOTS ?? '';
+
+export async function startBrowser() {
+  const profile = await mkdtemp(join(tmpdir(), 'ghostlight-browser-'));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true,
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    viewport: { width: 1280, height: 800 }, colorScheme: 'dark', reducedMotion: 'reduce',
+  });
+  context.setDefaultTimeout(15_000);
+  const opened = new Set();
+  return {
+    context,
+    async open(url, { width = 1280, height = 800, scheme = 'dark' } = {}) {
+      const page = await context.newPage();
+      opened.add(page);
+      page.on('close', () => opened.delete(page));
+      page.problems = [];
+      page.on('console', (m) => { if (['error', 'warning'].includes(m.type())) page.problems.push(m.text()); });
+      page.on('pageerror', (e) => page.problems.push(String(e)));
+      await page.setViewportSize({ width, height });
+      await page.emulateMedia({ colorScheme: scheme, reducedMotion: 'reduce' });
+      await page.goto(url);
+      return page;
+    },
+    /** Closes what a test left open: each page may hold one of the six connections a browser has for a host. */
+    async tidy() {
+      await Promise.all([...opened].map((page) => page.close()));
+    },
+    async shot(page, name) {
+      if (!shots) return;
+      await mkdir(shots, { recursive: true });
+      await page.screenshot({ path: join(shots, `${name}.png`) });
+    },
+    async close() {
+      await context.close();
+      await rm(profile, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,63 @@
+// The filter language as the mock understands it: enough to test the page,
+// not the judge of what a filter means.
+import { BlockList, isIP } from 'node:net';
+
+const cell = (row, name) => name.split('.').reduce((at, part) => at?.[part], row);
+
+const aliases = {
+  service: ['service.name', 'peer.service.name'], pid: ['process.pid', 'peer.pid'], command: ['process.executable.name'],
+  container: ['container.name', 'peer.container.name', 'container.id'], address: ['source.address', 'destination.address'],
+  port: ['source.port', 'destination.port'], transport: ['network.transport'], verdict: ['verdict'], peer: ['peer.service.name'],
+  reason: ['tcp.close_reason'],
+};
+const bare = ['process.executable.name', 'service.name', 'peer.service.name', 'container.name', 'source.address', 'destination.address'];
+const units = { ns: 1, us: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
+
+export class FilterError extends Error {}
+
+const number = (text) => {
+  const m = /^([\d.]+)(ns|us|ms|s|m|h)?$/.exec(text);
+  return m ? Number(m[1]) * (units[m[2]] ?? 1) : NaN;
+};
+
+function matches(have, want) {
+  if (have === undefined) return false;
+  const text = String(have);
+  if (want.includes('/') && isIP(want.split('/')[0]) && isIP(text)) {
+    const list = new BlockList();
+    const [net, bits] = want.split('/');
+    list.addSubnet(net, Number(bits), isIP(net) === 6 ? 'ipv6' : 'ipv4');
+    return list.check(text, isIP(text) === 6 ? 'ipv6' : 'ipv4');
+  }
+  if (want.includes('*')) return new RegExp(`^${want.split('*').map((p) => p.replace(/[.+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`).test(text);
+  return text === want;
+}
+
+export function compile(filter, columns) {
+  const terms = filter.match(/(?:[^\s"]|"[^"]*")+/g) ?? [];
+  const groups = new Map();
+  const all = [];
+  for (const text of terms) {
+    const m = /^(-?)([A-Za-z_][\w.]*)(:|>=|<=|>|<)(.*)$/.exec(text);
+    if (!m) {
+      const word = text.replaceAll('"', '');
+      all.push((row) => bare.some((n) => String(cell(row, n) ?? '').includes(word)));
+      continue;
+    }
+    const [, minus, field, op, raw] = m;
+    const names = aliases[field] ?? [field];
+    if (!aliases[field] && !columns.has(field)) throw new FilterError(`unknown field "${field}"`);
+    const values = raw.split(',').map((v) => v.replaceAll('"', ''));
+    const test = op === ':'
+      ? (row) => names.some((n) => values.some((v) => matches(cell(row, n), v)))
+      : (row) => names.some((n) => {
+          const [a, b] = [cell(row, n), number(raw)];
+          return a !== undefined && (op === '>' ? a > b : op === '>=' ? a >= b : op === '<' ? a < b : a <= b);
+        });
+    if (minus) all.push((row) => !test(row));
+    else if (op === ':') groups.set(field, [...(groups.get(field) ?? []), test]);
+    else all.push(test);
+  }
+  for (const list of groups.values()) all.push((row) => list.some((t) => t(row)));
+  return (row) => all.every((t) => t(row));
+}
