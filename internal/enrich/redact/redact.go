@@ -70,7 +70,7 @@ type scan struct {
 	stop    int  // its end, if not before i
 	floor   int  // end of the last replaced value: keys don't reach before it
 	quote   byte // quote that is open at i, in this argument
-	script  bool // the argument is a script (sh -c): words in it end at blanks
+	script  bool // the argument is a shell's script (sh -c): values in it end with their words
 	program program
 	login   bool
 }
@@ -80,7 +80,7 @@ func (s *scan) argument() {
 	s.out = append(s.out, 0)
 	s.i++
 	s.start, s.stop, s.quote = s.i, -1, 0
-	s.script = isScriptFlag(previous)
+	s.script = s.program == shell && isScriptFlag(previous)
 }
 
 // isScriptFlag reports -c, -ec, -lc and the like.
@@ -290,7 +290,7 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		s.copyTo(value)
 	}
 	end := s.followingEnd(s.i)
-	if attached && flag == s.start && !s.isScript() {
+	if attached && flag == s.start && !s.script {
 		end = s.argEnd()
 	}
 	if by := how.splits(); by != 0 {
@@ -443,7 +443,7 @@ func (s *scan) assignment(width int) bool {
 		return false
 	}
 	next := s.i + width
-	if k.from == s.start && !s.isScript() && width == 1 {
+	if k.from == s.start && !s.script && width == 1 {
 		if s.harmless(k.name, next) {
 			return false
 		}
@@ -458,11 +458,6 @@ func (s *scan) assignment(width int) bool {
 	s.copyTo(next)
 	s.hide(s.valueEnd(k.quoted))
 	return true
-}
-
-// isScript reports whether the argument at i is a script of several words.
-func (s *scan) isScript() bool {
-	return s.script && bytes.IndexAny(s.in[s.start:s.argEnd()], " \t\n") >= 0
 }
 
 // colon handles "key": value, Header: value and key:value. The last is believed
