@@ -15,7 +15,7 @@ import "bytes"
 
 const mask = "***"
 
-// maxWord bounds how far a password is followed to its @, so that no input
+// maxWord bounds the user and password of a Go data source, so that no input
 // takes quadratic time.
 const maxWord = 256
 
@@ -68,6 +68,7 @@ type scan struct {
 
 	start   int  // of the argument at i
 	stop    int  // its end, if not before i
+	atLess  int  // up to here there is no @
 	floor   int  // end of the last replaced value: keys don't reach before it
 	quote   byte // quote that is open at i, in this argument
 	script  bool // the argument is a shell's script (sh -c): values in it end with their words
@@ -688,10 +689,8 @@ func (s *scan) url() bool {
 		return true // not a user: what follows is looked at like any text
 	}
 	if colon >= 0 && authority[0] != '[' && !isNumber(authority[colon+1:]) {
-		word := s.in[from:min(arg, from+maxWord)]
-		word = word[:blankEnd(word)]
-		if at := bytes.LastIndexByte(word, '@'); at >= 0 {
-			s.userInfo(web, from+at)
+		if at := s.lastAt(from); at >= 0 {
+			s.userInfo(web, at)
 			return true
 		}
 		if s.cut && stop == arg && !bytes.Contains(authority, []byte(mask)) {
@@ -705,6 +704,22 @@ func (s *scan) url() bool {
 		s.hide(stop)
 	}
 	return true
+}
+
+// lastAt is the place of the last @ in the word at from, -1 if there is none;
+// a word without is looked through once.
+func (s *scan) lastAt(from int) int {
+	if from < s.atLess {
+		return -1
+	}
+	word := s.in[from:]
+	word = word[:blankEnd(word)]
+	at := bytes.LastIndexByte(word, '@')
+	if at < 0 {
+		s.atLess = from + len(word)
+		return -1
+	}
+	return from + at
 }
 
 // userInfo hides the password before the @ at the given place. Tokens are often
