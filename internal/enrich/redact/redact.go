@@ -1,6 +1,6 @@
 // Package redact replaces the secrets in command lines, URLs and headers by ***.
 //
-// One pass from left to right over arguments that are joined by NUL:
+// A pass goes from left to right over arguments that are joined by NUL:
 //
 //	at a word    a flag whose value follows (--password x, mysql -px), Bearer x, a token known by its shape
 //	at = and :   look back for the key; if it is denied, replace the value
@@ -42,7 +42,31 @@ func New(extra []string) *Rules {
 // Args appends the redacted form of src to dst and returns it. src is a list
 // of arguments joined by NUL, or one text. cut says that src lacks its end, so
 // that what looks harmless may be the beginning of a secret.
+//
+// Where something was replaced, the outcome is looked at again until nothing
+// changes: text that is put together against the rules of quoting can look
+// different without its secrets.
 func (r *Rules) Args(dst, src []byte, cut bool) []byte {
+	from := len(dst)
+	dst = r.pass(dst, src, cut)
+	for n := 0; n < maxPasses && !bytes.Equal(dst[from:], src); n++ {
+		end := len(dst)
+		dst = r.pass(dst, dst[from:end], cut)
+		src = dst[from:end]
+		if bytes.Equal(dst[end:], src) {
+			return dst[:end]
+		}
+		dst = dst[:from+copy(dst[from:], dst[end:])]
+		src = nil
+	}
+	return dst
+}
+
+// maxPasses bounds how often an outcome is looked at again; two are rarely
+// needed.
+const maxPasses = 8
+
+func (r *Rules) pass(dst, src []byte, cut bool) []byte {
 	s := scan{rules: r, in: src, out: dst, cut: cut, stop: -1}
 	for s.i < len(s.in) {
 		if s.in[s.i] == 0 {
