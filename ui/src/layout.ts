@@ -8,7 +8,7 @@ export interface Size { w: number; h: number }
 export type Places = Map<string, Point>;
 type Pair = { source: string; target: string };
 
-const gapX = 96;
+const gapX = 88;
 const gapY = 16;
 const tallest = 22; // nodes in one column before it is wrapped
 

@@ -16,7 +16,7 @@ import { sorted, Table, type Column } from './table';
 import type { MapEdge, ServiceMap } from './types';
 
 const roomy: Size = { w: 172, h: 46 };
-const dense: Size = { w: 150, h: 28 };
+const dense: Size = { w: 212, h: 34 };
 const denseFrom = 50;
 
 // Places outlive the page: going to Flows and back moves nothing.
@@ -99,10 +99,10 @@ function Toolbar(props: { answer: ServiceMap | undefined; graph: Graph | undefin
     <div class="toolbar">
       <input class="search" type="search" aria-label="Search the map" placeholder="search a service" value={param('q')} onInput={(e) => set({ q: e.currentTarget.value }, true)}
         onKeyDown={(e) => { if (e.key === 'Enter' && whole) firstMatch(whole); if (e.key === 'Escape') e.currentTarget.blur(); }} />
-      {graph && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
+      {graph && !focus && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
       {failing > 0 && <span class="bad"><Sign mark="error" /> {plural(failing, 'edge')} with failures</span>}
       <Incomplete complete={answer?.complete} />
-      {focus && <button type="button" onClick={() => set({ focus: '' })}>{whole?.nodes.get(focus)?.name ?? focus} and neighbours <span class="dim">×</span></button>}
+      {focus && <button type="button" class="focused" title="back to the whole map (esc)" onClick={() => set({ focus: '' })}>around {whole?.nodes.get(focus)?.name ?? focus} <span class="dim">×</span></button>}
       <span class="grow" />
       {outside > 0 && <Check on={fold} title="peers outside of this host: as one node, or each by its address" flip={() => set({ fold: fold ? 'off' : 'on', select: '' }, true)}>fold {count(outside)} outside</Check>}
       {!asTable && <button type="button" class="only-wide" title="arrange everything afresh" onClick={() => { places.clear(); tidied.value++; }}>Tidy</button>}
@@ -310,10 +310,9 @@ function NodeBox(props: { node: Node; at: Point; size: Size; tab: boolean; selec
   const failures = n.failures ?? 0;
   const moved = (n.bytes_sent ?? 0) + (n.bytes_received ?? 0);
   const cls = ['node', n.kind, props.selected ? 'selected' : '', props.faded ? 'faded' : '', failures ? 'failing' : ''].join(' ');
-  const label = `${n.folds ? `${n.folds} ` : ''}${n.name}, ${n.kind}, ${plural(n.connections ?? 0, 'connection')}${failures ? `, ${plural(failures, 'failure')}` : ''}`;
   return (
     <button
-      type="button" class={cls} data-node={n.id} tabIndex={props.tab ? 0 : -1} aria-label={label} title={`${n.name}\n${exactBytes(moved)}\n${plural(n.connections ?? 0, 'connection')}, ${plural(failures, 'failure')}`}
+      type="button" class={cls} data-node={n.id} tabIndex={props.tab ? 0 : -1} title={`${n.name}\n${exactBytes(moved)}\n${plural(n.connections ?? 0, 'connection')}, ${plural(failures, 'failure')}`}
       style={{ left: `${at.x}px`, top: `${at.y}px`, width: `${size.w}px`, height: `${size.h}px` }}
       onFocus={props.onFocus} onClick={() => set({ select: `node:${n.id}` })} onDblClick={() => openAndFocus(n.id)}
       onPointerEnter={() => props.onHover(true)} onPointerLeave={() => props.onHover(false)}
@@ -388,7 +387,7 @@ function labelled(g: Graph, ends: Map<string, { from: Point; to: Point }>, lit: 
   const placed: Label[] = [];
   const out = new Map<string, Label>();
   for (const e of [...g.edges.values()].sort((a, b) => weight(b) - weight(a))) {
-    const text = [trouble(e) ? `▲ ${count(e.failures + e.drops)}` : '', lit(e) || (rates && !trouble(e)) ? rate(e.rate) : ''].filter(Boolean).join('  ');
+    const text = labelOf(e, lit(e), rates);
     const { from, to } = ends.get(e.id)!;
     if (!text || to.x <= from.x) continue;
     for (const t of [0.5, 0.36, 0.64, 0.26, 0.74]) {
@@ -400,6 +399,12 @@ function labelled(g: Graph, ends: Map<string, { from: Point; to: Point }>, lit: 
     }
   }
   return out;
+}
+
+function labelOf(e: Edge, lit: boolean, rates: boolean): string {
+  const bad = [e.failures && `${count(e.failures)}${lit ? ' failed' : ''}`, e.drops && `${count(e.drops)}${lit ? ' dropped' : ''}`].filter(Boolean).join(', ');
+  const speed = (lit || (rates && !bad)) && e.rate >= 1 ? rate(e.rate) : '';
+  return [bad && `▲ ${bad}`, speed].filter(Boolean).join(' · ');
 }
 
 /** A point of the curve that course draws. */

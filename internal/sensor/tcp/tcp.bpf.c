@@ -133,7 +133,6 @@ struct conn {
 	struct totals reported; /* sum of the records so far */
 	struct totals last;     /* at CLOSE: tcp_disconnect() clears the socket's own */
 	struct tuple tuple;     /* at CLOSE the socket forgets it */
-	__u64 closed;
 	__u32 peer_pid;
 	__u32 drops; /* listener: reported so far */
 	__u16 flags;
@@ -413,7 +412,6 @@ static __always_inline void begin(struct conn *c, struct tcp_sock *tp, __u16 fla
 	c->cgroup = 0;
 	c->rank = UNKNOWN;
 	c->established = 0;
-	c->closed = 0;
 	c->peer_pid = 0;
 	c->error = 0;
 	c->reset = -1;
@@ -453,8 +451,8 @@ static __always_inline void key_of(struct tuple *k, const struct conn *c)
 		k->netns = 0;
 }
 
-/* meet writes this end's pid and reads the other's. */
-static __always_inline void meet(struct conn *c)
+/* meet writes this end's pid, reads the other's, and returns where they are. */
+static __always_inline struct ends *meet(struct conn *c)
 {
 	struct tuple k;
 	struct ends *e;
@@ -462,20 +460,21 @@ static __always_inline void meet(struct conn *c)
 	key_of(&k, c);
 	e = bpf_map_lookup_elem(&ends_by_tuple, &k);
 	if (!e)
-		return;
+		return 0;
 	if (c->flags & OUTBOUND) {
 		if (c->flags & COMPLETE && e->begun != c->established)
-			return; /* a later connection of the same name */
+			return 0; /* a later connection of the same name */
 		e->client_pid = c->pid;
 		if (e->server_pid)
 			c->peer_pid = e->server_pid;
-		return;
+		return e;
 	}
 	if (c->flags & COMPLETE && (e->begun > c->established || (e->closed && e->closed < c->established)))
-		return; /* left over from another one */
+		return 0; /* left over from another one */
 	e->server_pid = c->pid;
 	if (e->client_pid)
 		c->peer_pid = e->client_pid;
+	return e;
 }
 
 /* introduce is how the client's end begins to be met. It is established before
@@ -491,15 +490,9 @@ static __always_inline void introduce(struct conn *c)
 
 static __always_inline void leave(struct conn *c)
 {
-	struct tuple k;
-	struct ends *e;
+	struct ends *e = meet(c);
 
-	meet(c);
-	if (!(c->flags & OUTBOUND))
-		return;
-	key_of(&k, c);
-	e = bpf_map_lookup_elem(&ends_by_tuple, &k);
-	if (e && e->begun == c->established)
+	if (e && c->flags & OUTBOUND)
 		e->closed = bpf_ktime_get_ns();
 }
 
@@ -787,10 +780,13 @@ static __always_inline void on_established(struct tcp_sock *tp, int old)
 
 	if (!c)
 		return;
-	if (!c->begun)
+	if (c->begun) {
+		c->established = bpf_ktime_get_ns();
+	} else {
 		begin(c, tp, COMPLETE);
+		c->established = c->begun;
+	}
 	c->state = ESTABLISHED;
-	c->established = bpf_ktime_get_ns();
 	c->flags |= CONNECTED;
 	name(c, tp, false);
 	c->named = 1;
@@ -838,7 +834,6 @@ static __always_inline void on_close(struct conn *c, struct tcp_sock *tp)
 		name(c, tp, false);
 		c->named = 1;
 	}
-	c->closed = bpf_ktime_get_ns();
 	c->flags |= CLOSED;
 	on_closer(c, tp);
 }

@@ -48,7 +48,6 @@ type tcpConn struct {
 		RttMinUs       uint32
 	}
 	Tuple    tcpTuple
-	Closed   uint64
 	PeerPid  uint32
 	Drops    uint32
 	Flags    uint16
