@@ -347,3 +347,17 @@ func TestRingFull(t *testing.T) {
 	}
 	lasting.close()
 }
+
+// Sockets beyond the bound are counted, each end of a connection once.
+func TestTooManySockets(t *testing.T) {
+	const bound, connections = 4, 20
+	w := beginWith(t, mode{interval: defaultInterval, sockets: bound})
+	w.lostBefore = w.lost()
+	for range connections {
+		p := connect(t, "127.0.0.1:0", "127.0.0.1")
+		defer p.close()
+	}
+	if n := w.lost(); n < 2*connections-bound {
+		t.Errorf("%d lost, want at least %d", n, 2*connections-bound)
+	}
+}

@@ -42,6 +42,7 @@ type mode struct {
 	asLinux510, atOnce bool
 	twinsOnly          bool
 	ring               uint32 // bytes, 0: plenty
+	sockets            uint32 // 0: plenty
 }
 
 // running are the sensors of earlier tests: loading takes its time in an
@@ -111,6 +112,9 @@ func load(t testing.TB, m mode) *watch {
 	in := made.(*instance)
 	if m.atOnce {
 		in.interval = 1
+	}
+	if m.sockets > 0 {
+		in.sockets = m.sockets
 	}
 	spec, err := in.Spec()
 	if err != nil {
