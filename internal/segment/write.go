@@ -46,6 +46,7 @@ func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
 		PageBufferSize:       pageBytes,
 		DataPageVersion:      2,
 		SkipPageBounds:       s.textPaths(),
+		SkipPageStatistics:   s.textPaths(),
 		ColumnIndexSizeLimit: parquet.DefaultWriterConfig().ColumnIndexSizeLimit,
 		ColumnPageBuffers:    parquet.NewChunkBufferPool(16 << 10),
 		Compression:          codec,

@@ -154,12 +154,11 @@ var sweepAtOnce bool
 
 func oldest(t testing.TB, spec *ebpf.CollectionSpec) (last []kernel.Hook) {
 	t.Helper()
-	for _, name := range []string{"use_storage", "use_cookie"} {
+	for _, name := range []string{"use_lock", "use_cookie"} {
 		if err := spec.Variables[name].Set(false); err != nil {
 			t.Fatal(err)
 		}
 	}
-	spec.Maps["conn_by_address"].MaxEntries = 131072
 	for _, h := range hooks {
 		h.Tiers = h.Tiers[len(h.Tiers)-1:]
 		last = append(last, h)
@@ -168,9 +167,6 @@ func oldest(t testing.TB, spec *ebpf.CollectionSpec) (last []kernel.Hook) {
 }
 
 func TestAsLinux510(t *testing.T) {
-	if err := kernel.HaveSkStorageTracing.Have(); err != nil {
-		t.Skip("all tests run so here: ", err)
-	}
 	asLinux510 = true
 	defer func() { asLinux510 = false }()
 	for name, test := range map[string]func(*testing.T){
