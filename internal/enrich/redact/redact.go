@@ -237,7 +237,11 @@ func (s *scan) flag() bool {
 	}
 	if dashes == 1 {
 		if how, length := s.program.short(name, s.login); how != 0 {
-			return s.shortFlag(how, length)
+			done := s.shortFlag(how, length)
+			if done && len(name) > length && s.rules.flag(name) {
+				s.hideNext() // -pwd x: the secret may be "wd", or x
+			}
+			return done
 		}
 	}
 	if s.i+n == len(s.in) || n == len(in) || (in[n] != 0 && !isBlank(in[n])) || !s.rules.flag(name) {
@@ -253,6 +257,22 @@ func (s *scan) flag() bool {
 	s.copyFlag(next)
 	s.hide(s.followingEnd(next))
 	return true
+}
+
+// hideNext hides the argument or word that follows i.
+func (s *scan) hideNext() {
+	next := s.i + 1
+	if s.i >= len(s.in) || (s.in[s.i] != 0 && !isBlank(s.in[s.i])) {
+		return
+	}
+	for s.in[next-1] != 0 && next < len(s.in) && isBlank(s.in[next]) {
+		next++
+	}
+	if s.looksLikeFlag(next) {
+		return
+	}
+	s.copyFlag(next)
+	s.hide(s.followingEnd(next))
 }
 
 // copyFlag copies up to the value at next, which may be in the next argument.
