@@ -87,7 +87,7 @@ function Detail(props: { row: Row; records: Row[]; problem: ComponentChildren })
   const began = Math.min(...mine.map((r) => time(r)));
   const ended = Math.max(...mine.map((r) => time(r, 'end_time') || time(r)));
   return (
-    <Panel name="Flow" title={<><Sign mark={mark(row)} />{title(c)} <span class="dim">→</span> {title(s)}</>}>
+    <Panel name="Flow" title={<><Sign mark={mark(row)} />{c.address || s.address || c.service || s.service ? <>{title(c)} <span class="dim">→</span> {title(s)}</> : 'Dropped packet'}</>}>
       {props.problem}
       <p class="lead">{sentence(row, began, ended)}</p>
       {str(row, 'tcp.reset_reason') && <p>The kernel's reason for the reset: <Value field="tcp.reset_reason" value={str(row, 'tcp.reset_reason')} /></p>}

@@ -83,7 +83,7 @@ function addPart(parts: MapEdge[], part: MapEdge, source: string, target: string
 function foldedNode(id: string, members: Node[]): Node {
   const sum = (of: (n: Node) => number | undefined) => members.reduce((n, m) => n + (of(m) ?? 0), 0);
   return {
-    id, kind: 'external', folds: members.length, name: id === outsideIn ? 'clients outside' : 'peers outside',
+    id, kind: 'external', folds: members.length, name: `${id === outsideIn ? 'client' : 'peer'}${members.length === 1 ? '' : 's'} outside`,
     connections: sum((n) => n.connections), failures: sum((n) => n.failures), bytes_sent: sum((n) => n.bytes_sent), bytes_received: sum((n) => n.bytes_received),
   };
 }

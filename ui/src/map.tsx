@@ -368,10 +368,24 @@ function doors(g: Graph, at: Places, size: Size): Map<string, { from: Point; to:
   return out;
 }
 
+/** Whether an edge ends in the column it begins in, at another node. */
+const beneath = ({ from, to }: { from: Point; to: Point }, size: Size) => Math.abs(to.x + size.w - from.x) < 4 && Math.abs(to.y - from.y) > size.h / 2;
+
+/** The tip of an edge: it enters a node from the left, and in its own column from the right. */
+function tip({ from, to }: { from: Point; to: Point }, size: Size, w: number): string {
+  const half = 3.5 + w / 2;
+  const [x, back] = beneath({ from, to }, size) ? [to.x + size.w + 1, 8 + w / 2] : [to.x - 1, -8 - w / 2];
+  return `M${x + back} ${to.y - half}L${x} ${to.y}L${x + back} ${to.y + half}z`;
+}
+
 function course({ from, to }: { from: Point; to: Point }, size: Size): string {
   if (to.x > from.x) {
     const bend = Math.max(30, (to.x - from.x) / 2);
     return `M${from.x} ${from.y}C${from.x + bend} ${from.y} ${to.x - bend - 7} ${to.y} ${to.x - 7} ${to.y}`;
+  }
+  if (beneath({ from, to }, size)) { // in one column: a bow at its right
+    const bow = from.x + 28 + Math.min(40, Math.abs(to.y - from.y) / 4);
+    return `M${from.x} ${from.y}C${bow} ${from.y} ${bow} ${to.y} ${to.x + size.w + 7} ${to.y}`;
   }
   const low = Math.max(from.y, to.y) + size.h + 18; // back to the left, or to itself: around below
   return `M${from.x} ${from.y}C${from.x + 60} ${from.y} ${from.x + 60} ${low} ${from.x - 10} ${low}L${to.x + 10} ${low}C${to.x - 60} ${low} ${to.x - 60} ${to.y} ${to.x - 7} ${to.y}`;
@@ -396,7 +410,7 @@ function Edges(props: { graph: Graph; at: Places; size: Size; lit: string; label
           <g key={e.id} class={cls} data-edge={e.id} onPointerEnter={() => props.hover(`edge:${e.id}`)} onPointerLeave={() => props.hover('')}>
             <path class="hit" d={d} />
             <path class="line" d={d} stroke-width={w} />
-            <path class="tip" d={`M${to.x - 9 - w / 2} ${to.y - 3.5 - w / 2}L${to.x - 1} ${to.y}L${to.x - 9 - w / 2} ${to.y + 3.5 + w / 2}z`} />
+            <path class="tip" d={tip({ from, to }, size, w)} />
             {label && <text x={label.x} y={label.y}>{label.text}</text>}
           </g>
         );
