@@ -26,7 +26,8 @@ function Place(props: { end: End }) {
   const where = hostPort(end);
   return (
     <span class="place" title={[end.service, end.command, end.container, end.pid && `pid ${end.pid}`, where].filter(Boolean).join('\n')}>
-      {name
+      {!name && !end.address && <span class="dim">unknown</span>}
+      {!name && !end.address ? null : name
         ? <><CellValue field={end.service ? 'service' : 'command'} value={name} class="name" /><CellValue field="address" value={end.address} class="dim">{where}</CellValue></>
         : <CellValue field="address" value={end.address} class="name">{where}</CellValue>}
     </span>
@@ -255,7 +256,7 @@ export function Flows() {
         {rows.length === 0 && !error.value && <Nothing />}
         {rows.length > 0 && <Table label="Flows, newest first" rows={view} columns={columns} keyOf={(f) => f.key} selected={selected} open={open} peek={open} sort={sort}
               onSort={(s) => set({ sort: s === '-time' ? '' : s }, true)} slim={Slim} hold={!live.value || sort !== '-time'} onScrolled={(s) => (scrolled = s)}
-              rowClass={(f) => { const m = mark(f.row); return m === 'error' || m === 'drop' ? 'failed' : ''; }} />}
+              rowClass={(f) => (mark(f.row) === 'error' ? 'failed' : '')} />}
       </section>
       {selected && <FlowPanel key={selected} id={selected} known={rows.find((f) => f.key === selected)} />}
     </>
