@@ -1,14 +1,15 @@
-// What every page knows of the agent: its status once a second, what doctor
+// What every page knows of the agent: its status every other second, what doctor
 // found, the names of the fields, and the person's choices that are not in the URL.
 import { computed, effect, signal } from '@preact/signals';
-import { follow, get } from './api';
+import { get, poll } from './api';
+import { page } from './route';
 import type { Doctor, Field, Fields, Status } from './types';
 
 export const status = signal<Status | undefined>(undefined);
 export const doctor = signal<Doctor | undefined>(undefined);
 export const fields = signal<Fields | undefined>(undefined);
 
-/** One point a second of what the bottom line says, for the small charts. */
+/** One point for each answer of what the bottom line says, for the small charts. */
 export interface Point { time: number; events: number; lost: number; cpu: number; rss: number }
 export const history = signal<readonly Point[]>([]);
 const kept = 300;
@@ -19,11 +20,9 @@ function onStatus(s: Status): void {
   history.value = [...history.value.slice(1 - kept), p];
 }
 
-/** Starts the stream that lives as long as the page. */
+/** Starts the questions that go on as long as the page lives. */
 export function watchAgent(): void {
-  follow('status', 'status', () => ({}), (event, data) => {
-    if (event === 'status') onStatus(data as Status);
-  });
+  poll('status', 'status', () => (page.value === 'health' ? 1000 : 2000), onStatus);
   void load();
 }
 
@@ -31,7 +30,7 @@ async function load(): Promise<void> {
   try {
     [fields.value, doctor.value] = await Promise.all([get<Fields>('fields'), get<Doctor>('doctor')]);
   } catch {
-    setTimeout(() => void load(), 3000); // the banner of the status stream tells
+    setTimeout(() => void load(), 3000); // the bottom line tells
   }
 }
 

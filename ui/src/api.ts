@@ -48,7 +48,7 @@ export async function get<T>(path: string, query: Query = {}, stop?: AbortSignal
 
 export type Link = { state: 'connecting' | 'open' } | { state: 'lost'; error: ApiError; since: number; retryAt: number };
 
-/** What the stream of the page and the stream of the status line are doing. */
+/** What the stream of the page and the questions of the status line are doing. */
 export const links = signal<Record<string, Link>>({});
 
 const silence = 40_000; // the server pings each 15 s
@@ -70,10 +70,10 @@ const retries = new Map<string, () => void>();
 export const retryNow = (): void => retries.forEach((retry) => retry());
 
 /**
- * Follows a path. query is asked again for each connection, so that a new one
- * begins where the old one ended. A hidden tab lets go of its connection.
+ * Follows a path. opened is called for each connection, so that its owner can
+ * ask for what went by before it. A hidden tab lets go of its connection.
  */
-export function follow(name: string, path: string, query: () => Query, on: (event: string, data: unknown) => void): Stream {
+export function follow(name: string, path: string, query: () => Query, on: (event: string, data: unknown) => void, opened: () => void): Stream {
   let closed = false;
   let stop = new AbortController();
   let wait = quickest;
@@ -103,6 +103,7 @@ export function follow(name: string, path: string, query: () => Query, on: (even
     setLink(name, { state: 'open' });
     wait = quickest;
     lostAt = 0;
+    opened();
     await readEvents(res, stop, on);
     throw new ApiError('the agent closed the connection', '', 0);
   };
@@ -136,6 +137,34 @@ export function follow(name: string, path: string, query: () => Query, on: (even
       setLink(name, undefined);
     },
   };
+}
+
+/**
+ * Asks a path again and again, for as long as the page lives. It holds no
+ * connection: a browser has six for a host, shared by all of its windows.
+ */
+export function poll<T>(name: string, path: string, interval: () => number, on: (data: T) => void): void {
+  let lostAt = 0;
+  let timer = 0;
+  const tick = async () => {
+    clearTimeout(timer);
+    let wait = interval();
+    if (!document.hidden) {
+      try {
+        on(await get<T>(path));
+        if (lostAt) setLink(name, undefined);
+        lostAt = 0;
+      } catch (err) {
+        lostAt ||= Date.now();
+        wait = 2000;
+        setLink(name, { state: 'lost', error: err instanceof ApiError ? err : unreachable(), since: lostAt, retryAt: Date.now() + wait });
+      }
+    }
+    timer = window.setTimeout(tick, wait);
+  };
+  retries.set(name, () => void tick());
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) void tick(); });
+  void tick();
 }
 
 async function readEvents(res: Response, stop: AbortController, on: (event: string, data: unknown) => void): Promise<void> {

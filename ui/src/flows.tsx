@@ -26,7 +26,8 @@ function Place(props: { end: End }) {
   const where = hostPort(end);
   return (
     <span class="place" title={[end.service, end.command, end.container, end.pid && `pid ${end.pid}`, where].filter(Boolean).join('\n')}>
-      {name
+      {!name && !end.address && <span class="dim">unknown</span>}
+      {!name && !end.address ? null : name
         ? <><CellValue field={end.service ? 'service' : 'command'} value={name} class="name" /><CellValue field="address" value={end.address} class="dim">{where}</CellValue></>
         : <CellValue field="address" value={end.address} class="name">{where}</CellValue>}
     </span>
@@ -96,12 +97,14 @@ let scrolled = false;
 
 const rangeKey = () => `${filter.value}|${range.value.since}|${range.value.until}`;
 
-function merge(fresh: readonly Row[]): void {
+/** Takes in what is not there yet, and returns how many that were. */
+function merge(fresh: readonly Row[]): number {
   const known = new Set(flows.value.map((f) => f.key));
   const added = fresh.map(toFlow).filter((f) => !known.has(f.key) && known.add(f.key));
-  if (!added.length) return;
+  if (!added.length) return 0;
   const all = [...added, ...flows.value].sort((a, b) => b.at - a.at);
   flows.value = all.slice(0, scrolled ? 2 * most : most);
+  return added.length;
 }
 
 async function load(stop: AbortSignal): Promise<void> {
@@ -115,7 +118,10 @@ async function load(stop: AbortSignal): Promise<void> {
   } catch (err) {
     if (stop.aborted) return;
     error.value = err instanceof ApiError ? err : new ApiError(String(err), '', 0);
-    if (heldFor !== key) flows.value = [];
+    if (heldFor !== key) {
+      flows.value = [];
+      about.value = { matched: 0, complete: true, lost: 0 };
+    }
   }
   state.value = 'ready';
 }
@@ -142,15 +148,22 @@ function follows(): Stream {
     timer = 0;
     const batch = waiting;
     waiting = [];
-    const before = flows.value.length;
-    merge(batch);
-    about.value = { ...about.value, matched: about.value.matched + Math.max(0, Math.min(batch.length, flows.value.length - before || batch.length)) };
+    const added = merge(batch);
+    about.value = { ...about.value, matched: about.value.matched + added };
   };
-  const since = () => {
+  const stop = new AbortController();
+  const catchUp = async () => { // what went by between the last answer and the stream
     const newest = flows.value[0];
-    return newest ? new Date(newest.at).toISOString() : new Date(Date.now() - 2000).toISOString();
+    const since = newest ? new Date(newest.at).toISOString() : range.value.since;
+    try {
+      const a = await get<Answer>('flows', { filter: filter.value, since, last: String(nextPage) }, stop.signal);
+      waiting.push(...(a.flows ?? []));
+      flush();
+    } catch {
+      // The stream tells of a lost connection.
+    }
   };
-  const stream = follow('flows', 'flows', () => ({ filter: filter.value, since: since() }), (event, data) => {
+  const stream = follow('flows', 'flows', () => ({ filter: filter.value }), (event, data) => {
     if (event === 'flow') {
       waiting.push(data as Row);
       timer ||= window.setTimeout(flush, beat);
@@ -158,8 +171,8 @@ function follows(): Stream {
       const n = (data as { count: number }).count;
       about.value = { ...about.value, lost: about.value.lost + n, complete: false };
     }
-  });
-  return { close: () => { clearTimeout(timer); if (waiting.length) flush(); stream.close(); } };
+  }, () => void catchUp());
+  return { close: () => { stop.abort(); clearTimeout(timer); if (waiting.length) flush(); stream.close(); } };
 }
 
 function useFlows(retry: number): void {
@@ -240,11 +253,10 @@ export function Flows() {
           <CopyMenu rows={view} columns={columns} />
         </div>
         {error.value && <Problem error={error.value} retry={() => retry.value++} stale={rows.length > 0} />}
-        {rows.length === 0 && !error.value
-          ? <Nothing />
-          : <Table label="Flows, newest first" rows={view} columns={columns} keyOf={(f) => f.key} selected={selected} open={open} peek={open} sort={sort}
+        {rows.length === 0 && !error.value && <Nothing />}
+        {rows.length > 0 && <Table label="Flows, newest first" rows={view} columns={columns} keyOf={(f) => f.key} selected={selected} open={open} peek={open} sort={sort}
               onSort={(s) => set({ sort: s === '-time' ? '' : s }, true)} slim={Slim} hold={!live.value || sort !== '-time'} onScrolled={(s) => (scrolled = s)}
-              rowClass={(f) => { const m = mark(f.row); return m === 'error' || m === 'drop' ? 'failed' : ''; }} />}
+              rowClass={(f) => (mark(f.row) === 'error' ? 'failed' : '')} />}
       </section>
       {selected && <FlowPanel key={selected} id={selected} known={rows.find((f) => f.key === selected)} />}
     </>

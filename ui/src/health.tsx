@@ -53,7 +53,7 @@ function Summary(props: { s: Status; d: Doctor }) {
   const { mark, text, more } = verdict(props.s, props.d);
   return (
     <header class="summary">
-      <p class={mark === 'ok' ? '' : 'bad'}><Sign mark={mark} />{text}</p>
+      <p class={mark === 'error' ? 'bad' : ''}><Sign mark={mark} />{text}</p>
       <p class="dim">{[...more, `ghostlight ${props.s.version} on ${props.s.host.name}, up ${duration(props.s.uptime_ns)}`].join(' · ')}</p>
       <button type="button" class="plain link" onClick={() => void copy(JSON.stringify({ status: props.s, doctor: props.d }, null, 2), 'status and doctor as JSON')}>copy all as JSON</button>
     </header>
@@ -83,7 +83,7 @@ function Tile(props: { name: string; value: string; title: string; values: reado
       <p class={`figure ${props.bad ? 'bad' : ''}`}>{props.bad && <Sign mark="warn" />}{props.value}</p>
       {limit
         ? <><meter aria-label={`${props.name} ${limit.text}`} min={0} max={1} high={0.9} value={Math.min(1, limit.used)} /><p class="dim small">{limit.text}</p></>
-        : <Spark values={props.values} label={`${props.name}, last ${plural(props.values.length, 'second')}`} />}
+        : <Spark values={props.values} label={`${props.name}, the last ${plural(props.values.length, 'answer')}`} />}
     </div>
   );
 }
@@ -113,7 +113,7 @@ function Sensors(props: { d: Doctor; s: Status | undefined }) {
   if (narrow.value) return <SlimSensors d={d} s={s} />;
   return (
     <Card title="Sensors" aside="which hook each one took, and why not another">
-      <div class="scroll"><table class="figures sensors">
+      <div class="scroll" tabIndex={0}><table class="figures sensors">
         <thead><tr><th scope="col">Sensor</th><th scope="col">State</th><th scope="col" class="right">Events</th><th scope="col" class="right">Lost</th><th scope="col">Sees</th><th scope="col">By</th></tr></thead>
         {(d.sensors ?? []).map((x) => {
           const live = s?.sensors?.find((y) => y.name === x.name);
@@ -173,7 +173,7 @@ function Programs(props: { s: Status }) {
   return (
     <Card title="Cost per program" aside={programs.length ? `${percent(total)} of a core in all` : ''}>
       {programs.length === 0 ? <p class="dim">The kernel has measured nothing yet: the agent samples the cost of its programs in short windows.</p> : (
-        <div class="scroll"><table class="figures">
+        <div class="scroll" tabIndex={0}><table class="figures">
           <thead><tr><th scope="col">Program</th><th scope="col" class="right">Runs</th><th scope="col" class="right">Each</th><th scope="col" class="right">CPU</th><th scope="col" class="barcol"><span class="hiddentext">share</span></th></tr></thead>
           <tbody>
             {programs.map((p) => (
@@ -231,7 +231,7 @@ function Kernel(props: { d: Doctor }) {
   const missing = d.user.missing ?? [];
   return (
     <Card title="Kernel" aside={`${d.kernel} ${d.arch}, lockdown ${d.lockdown}`}>
-      <div class="scroll"><table class="figures">
+      <div class="scroll" tabIndex={0}><table class="figures">
         <thead><tr><th scope="col">Feature</th><th scope="col">Here</th><th scope="col">Since</th><th scope="col">Used for, or lost without it</th></tr></thead>
         <tbody>
           {(d.probes ?? []).map((p) => (

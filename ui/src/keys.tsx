@@ -14,13 +14,13 @@ const shown: [string, string][] = [
   ['j k  ↓ ↑', 'next, previous'], ['h l  ← →', 'fold, unfold; step through the cells'],
   ['enter', 'open; on the map also focus'], ['m', 'what can be done with a value'], ['esc', 'close, one thing at a time'],
   ['[ ]', 'processes: one event back, on'], ['+ - 0', 'map: nearer, further, all'],
-  ['g m  g f  g p  g h', 'go to map, flows, processes, health'], ['d', 'dark, light, as the system'], ['?', 'this'],
+  ['g  m f p h', 'g, then: map, flows, processes, health'], ['d', 'dark, light, as the system'], ['?', 'this'],
 ];
 
 /** Pages add their own keys and what esc closes. */
 export const pageKey: { handle: ((e: KeyboardEvent) => boolean) | undefined } = { handle: undefined };
 
-let going = 0;
+let going = -Infinity; // when g was pressed
 
 function typing(e: KeyboardEvent): boolean {
   const el = e.target as HTMLElement;
@@ -29,7 +29,7 @@ function typing(e: KeyboardEvent): boolean {
 
 function single(e: KeyboardEvent): boolean {
   if (performance.now() - going < 1200) {
-    going = 0;
+    going = -Infinity;
     const to = pageKeys[e.key];
     if (to) return go(href(to)), true;
   }

@@ -8,7 +8,7 @@ export interface Size { w: number; h: number }
 export type Places = Map<string, Point>;
 type Pair = { source: string; target: string };
 
-const gapX = 96;
+const gapX = 88;
 const gapY = 16;
 const tallest = 22; // nodes in one column before it is wrapped
 
@@ -62,7 +62,8 @@ function wrapped(places: Places, size: Size): Places {
 
 /** The free place nearest to where a neighbour would have it. */
 function beside(id: string, edges: readonly Pair[], places: Places, size: Size): Point {
-  const up = edges.find((e) => e.target === id && places.has(e.source));
+  const ups = edges.filter((e) => e.target === id && e.source !== id && places.has(e.source));
+  const up = ups.sort((a, b) => places.get(b.source)!.x - places.get(a.source)!.x)[0]; // right of all its clients
   const down = edges.find((e) => e.source === id && places.has(e.target));
   const step = size.w + gapX;
   const near = up ? places.get(up.source)! : down ? places.get(down.target)! : { x: 0, y: 0 };

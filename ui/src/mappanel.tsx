@@ -13,14 +13,14 @@ export function EdgePanel(props: { edge: Edge; graph: Graph; windowNS: number })
   return (
     <Panel name="Edge" title={<><Sign mark={trouble(e) ? 'error' : 'ok'} />{titleOf(s, e.source)} <span class="dim">→</span> {titleOf(t, e.target)}</>}>
       <p class="lead">{sentence(e)} <span class="dim">In the last {duration(windowNS)}.</span></p>
-      <div class="scroll"><table class="figures">
+      <div class="scroll" tabIndex={0}><table class="figures">
         <thead><tr><th scope="col">Port</th><th scope="col" class="right">Conns</th><th scope="col" class="right">Failed</th><th scope="col" class="right">Rate</th><th scope="col" class="right">RTT</th></tr></thead>
         <tbody>
           {e.parts.slice(0, 40).map((p) => (
             <tr key={p.source + p.target + p.transport + p.port}>
               <td><span class="dim">{p.transport} </span><Value field="port" value={p.port} /></td>
               <td class="right" title={`${grouped(p.open ?? 0)} open`}>{count(p.connections ?? 0)}</td>
-              <td class={`right ${p.failures ? 'bad' : 'dim'}`}>{count(p.failures ?? 0)}</td>
+              <td class={`right ${p.failures ? 'bad' : 'dim'}`}>{p.failures || !p.drops ? count(p.failures ?? 0) : `${count(p.drops)} dropped`}</td>
               <td class="right" title={exactBytes((p.bytes_sent ?? 0) + (p.bytes_received ?? 0))}>{rate(p.bytes_per_second ?? 0)}</td>
               <td class="right" title={p.rtt_ns ? exactDuration(p.rtt_ns) : ''}>{p.rtt_ns ? duration(p.rtt_ns) : ''}</td>
             </tr>

@@ -18,7 +18,7 @@ export function Panel(props: { title: ComponentChildren; name: string; children:
       <header>
         <h2>{props.title}</h2>
         <button type="button" class="plain" title="copy a link to this" onClick={() => void copy(location.href, 'a link to this')}>link</button>
-        <button type="button" class="plain x" aria-label="close the panel" title="close (esc)" onClick={() => set({ select: '' })}>{narrow.value ? '‹ back' : '×'}</button>
+        <button type="button" class="plain x" aria-label={narrow.value ? undefined : 'close the panel'} title="close (esc)" onClick={() => set({ select: '' })}>{narrow.value ? '‹ back' : '×'}</button>
       </header>
       <div class="body" tabIndex={0} role="region" aria-label={`${props.name}: details`}>{props.children}</div>
     </aside>

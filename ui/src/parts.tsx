@@ -113,7 +113,8 @@ export function Popover(props: {
   const button = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     if (!props.open) return;
-    (box.current?.querySelector<HTMLElement>('[autofocus], input, button, a, [tabindex]'))?.focus();
+    const first = box.current?.querySelector<HTMLElement>(props.role === 'menu' ? 'button' : '[autofocus], input');
+    (first ?? box.current)?.focus();
     const outside = (e: PointerEvent) => {
       const t = e.target as Node;
       if (!box.current?.contains(t) && !button.current?.contains(t)) props.setOpen(false);
@@ -134,7 +135,7 @@ export function Popover(props: {
       <button ref={button} type="button" class={props.plain ? 'plain' : ''} title={props.title} aria-expanded={props.open} aria-haspopup={props.role ?? 'dialog'} onClick={() => props.setOpen(!props.open)}>
         {props.label}
       </button>
-      {props.open && <div ref={box} class={`box ${props.up ? 'up' : ''}`} role={props.role ?? 'dialog'} aria-label={props.name} onKeyDown={keys}>{props.children}</div>}
+      {props.open && <div ref={box} class={`box ${props.up ? 'up' : ''}`} role={props.role ?? 'dialog'} aria-label={props.name} tabIndex={-1} onKeyDown={keys}>{props.children}</div>}
     </div>
   );
 }

@@ -100,6 +100,7 @@ export function Table<T>(p: Props<T>) {
     if (!row) return;
     setActiveKey(p.keyOf(row));
     reveal(p.rows.indexOf(row));
+    box.current?.focus({ preventScroll: true }); // so that enter is the row's, not that of the button pressed before
     if (p.selected && p.peek) p.peek(row);
   };
 

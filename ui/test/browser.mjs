@@ -15,10 +15,13 @@ export async function startBrowser() {
     viewport: { width: 1280, height: 800 }, colorScheme: 'dark', reducedMotion: 'reduce',
   });
   context.setDefaultTimeout(15_000);
+  const opened = new Set();
   return {
     context,
     async open(url, { width = 1280, height = 800, scheme = 'dark' } = {}) {
       const page = await context.newPage();
+      opened.add(page);
+      page.on('close', () => opened.delete(page));
       page.problems = [];
       page.on('console', (m) => { if (['error', 'warning'].includes(m.type())) page.problems.push(m.text()); });
       page.on('pageerror', (e) => page.problems.push(String(e)));
@@ -26,6 +29,10 @@ export async function startBrowser() {
       await page.emulateMedia({ colorScheme: scheme, reducedMotion: 'reduce' });
       await page.goto(url);
       return page;
+    },
+    /** Closes what a test left open: each page may hold one of the six connections a browser has for a host. */
+    async tidy() {
+      await Promise.all([...opened].map((page) => page.close()));
     },
     async shot(page, name) {
       if (!shots) return;

