@@ -80,13 +80,17 @@ func showsColour(f *os.File) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// patience is how long a command has to end in good order. timeout(1) and
+// terminals may send one signal twice: that is not impatience.
+const patience = time.Second
+
 // Main runs one command and returns the exit code. An interrupt ends it in good
-// order, a second one at once.
+// order; another one, a second later, at once.
 func Main(a Agent, t Terminal, args []string) int {
 	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe fails instead, and is the end
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(patience, stop) })
 	return (&root{agent: a, term: t}).main(ctx, t.Out, args)
 }
 

@@ -189,12 +189,16 @@ func (l *listing) live(ctx context.Context, c *client, params url.Values) error 
 		return err
 	}
 	defer resp.Body.Close()
-	return messages(resp.Body, l.message, func() error {
+	err = messages(resp.Body, l.message, func() error {
 		if err := l.flush(); err != nil {
 			return err
 		}
 		return l.out.Flush()
 	})
+	if ctx.Err() != nil {
+		return ctx.Err() // we left; that an agent of our own went too is no news
+	}
+	return err
 }
 
 func (l *listing) message(event string, data []byte) error {

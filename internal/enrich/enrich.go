@@ -65,6 +65,9 @@ type Enricher struct {
 	learnt    bool   // a process was added in this Apply
 	orphans   []*process
 
+	nameless  []*process // in containers without a name yet
+	nextNames int64      // when to look for names again
+
 	raw, text []byte // of one process's arguments, reused
 	file      []byte // of /proc, reused
 
@@ -143,6 +146,7 @@ func (e *Enricher) Apply(b *event.Batch) {
 		e.process(b, i)
 	}
 	e.reunite(b)
+	e.christen(b)
 	for i := range b.Flows {
 		e.self(b, &b.Flows[i])
 	}

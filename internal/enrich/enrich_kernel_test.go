@@ -100,7 +100,14 @@ func (p *podman) run(name string, flags ...string) (id string, pid, monitor uint
 	p.t.Helper()
 	args := []string{"run", "-d", "--name", name, "--network=host", "--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"}
 	p.do(append(append(args, flags...), "localhost/ghostlight-test:1", "/bin/sleep", "600")...)
-	p.t.Cleanup(func() { p.do("rm", "-f", "-t", "0", name) })
+	p.t.Cleanup(func() {
+		p.do("rm", "-f", "-t", "0", name)
+		// The monitor cleans up in the storage, which is removed next.
+		waitFor(p.t, "end of conmon", func() bool {
+			args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", monitor))
+			return err != nil || len(args) == 0
+		})
+	})
 	out := p.do("inspect", "-f", "{{.Id}} {{.State.Pid}} {{.State.ConmonPid}}", name)
 	if _, err := fmt.Sscan(out, &id, &pid, &monitor); err != nil {
 		p.t.Fatalf("%q: %v", out, err)
@@ -172,13 +179,16 @@ func TestPodman(t *testing.T) {
 			t.Errorf("%+v in %+v", who, who.Container)
 		}
 	})
-	t.Run("a name that comes late", func(t *testing.T) {
-		e := newEnricher(t, Options{ProcRoot: "/proc", StorageRoots: []string{}})
+	t.Run("files that come late", func(t *testing.T) {
+		late := t.TempDir()
+		e := newEnricher(t, Options{ProcRoot: "/proc", StorageRoots: []string{late}})
 		apply(e, told(t, pid))
 		if who := flowOf(e, pid, 5); who.Container == nil || who.Container.Name != "" || who.Service != "sleep" {
 			t.Errorf("before: %+v in %+v", who, who.Container)
 		}
-		apply(e, told(t, monitor))
+		if err := os.Symlink(filepath.Join(p.root, "graph", "vfs-containers"), filepath.Join(late, "vfs-containers")); err != nil {
+			t.Fatal(err)
+		}
 		if who := flowOf(e, pid, 6); who.Container.Name != "" {
 			t.Error("looked again at once")
 		}
@@ -190,6 +200,24 @@ func TestPodman(t *testing.T) {
 		}
 		if len(b.Processes) != 1 || b.Processes[0].Who != who || b.Processes[0].Action != event.Running {
 			t.Errorf("what became known was not published: %+v", b.Processes)
+		}
+	})
+	t.Run("a monitor that comes late, and no flow", func(t *testing.T) {
+		e := newEnricher(t, Options{ProcRoot: "/proc", StorageRoots: []string{}})
+		inner := told(t, pid)
+		if inner.CgroupID = cgroupID(t, pid); inner.CgroupID == 0 {
+			t.Skip("needs a cgroup2 mount")
+		}
+		if c := apply(e, inner)[0].Who.Container; c == nil || c.Name != "" {
+			t.Errorf("before: %+v", c)
+		}
+		apply(e, told(t, monitor))
+		got := apply(e, fork(2*second, 1<<22, 1<<22+1, 1<<60, 3))
+		if len(got) != 2 || got[1].PID != pid || got[1].Action != event.Running || *got[1].Who.Container != want || got[1].Who.Service != "eager_fox" {
+			t.Errorf("after: %+v", got)
+		}
+		if len(e.nameless) != 0 {
+			t.Errorf("%d processes still wait", len(e.nameless))
 		}
 	})
 }

@@ -54,25 +54,73 @@ func (e *Enricher) container(p container.Place) *found {
 		if len(e.containers) >= maxContainers {
 			clear(e.containers)
 		}
-		f = &found{place: p, c: &event.Container{ID: p.ID, Runtime: p.Runtime, PodUID: p.PodUID}}
+		c, ok := e.names.Monitored(p)
+		f = &found{place: p, c: &c, named: ok}
 		e.containers[p.ID] = f
 	}
 	return f
 }
 
-// name looks for the name of a container, a few times.
+// name looks for the name of a container: what monitors tell is free, files
+// are read a few times.
 func (e *Enricher) name(f *found) {
-	if f.named || int(f.tries) >= len(retries) || e.now < f.next || !e.spend() {
+	if f.named {
 		return
 	}
-	c, ok := e.names.Find(f.place)
-	f.named = ok
-	if ok {
+	c, ok := e.names.Monitored(f.place)
+	if !ok {
+		if int(f.tries) >= len(retries) || e.now < f.next || !e.spend() {
+			return
+		}
+		c, ok = e.names.Find(f.place)
+	}
+	if f.named = ok; ok {
 		f.c = &c
 	}
 	if f.tries++; int(f.tries) < len(retries) {
 		f.next = e.now + retries[f.tries]
 	}
+}
+
+// maxNameless bounds the processes that wait for the names of their containers.
+const maxNameless = 4096
+
+// await notes that p is to be told again when the name of its container is
+// known.
+func (e *Enricher) await(p *process) {
+	if p.who.Container == nil || p.who.Container.Name != "" || len(e.nameless) >= maxNameless {
+		return
+	}
+	e.nameless = append(e.nameless, p)
+}
+
+// christen tells again of processes whose containers got their names. It looks
+// once a second at most.
+func (e *Enricher) christen(b *event.Batch) {
+	if len(e.nameless) == 0 || e.now < e.nextNames {
+		return
+	}
+	e.nextNames = e.now + 1e9
+	waiting := e.nameless[:0]
+	for _, p := range e.nameless {
+		if p.exited != 0 || p.who.Container == nil || p.who.Container.Name != "" {
+			continue
+		}
+		f := e.containerOf(p.who)
+		e.name(f)
+		switch {
+		case f.named:
+			e.complete(b, p)
+		case int(f.tries) < len(retries):
+			waiting = append(waiting, p)
+		}
+	}
+	clear(e.nameless[len(waiting):])
+	e.nameless = waiting
+}
+
+func (e *Enricher) containerOf(who *event.Who) *found {
+	return e.container(e.names.Place(who.CgroupPath, container.Parse(who.CgroupPath)))
 }
 
 // spend takes one look-up from the budget of this Apply, or notes that it is
@@ -100,7 +148,7 @@ func (e *Enricher) complete(b *event.Batch, p *process) {
 	}
 	settled := p.done
 	if who.Container != nil {
-		f := e.container(e.names.Place(who.CgroupPath, container.Parse(who.CgroupPath)))
+		f := e.containerOf(who)
 		e.name(f)
 		settled = settled && (f.named || int(f.tries) >= len(retries))
 		if f.c != who.Container {

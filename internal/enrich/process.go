@@ -20,6 +20,7 @@ func (e *Enricher) process(b *event.Batch, row int) {
 	switch {
 	case p == nil:
 		p = e.learn(r, args)
+		e.await(p)
 	case r.Action == event.Exit:
 		e.ended(p, r)
 	case r.ExecCount < p.count && !p.rough:
@@ -29,6 +30,7 @@ func (e *Enricher) process(b *event.Batch, row int) {
 		// The child's fork is known, by a snapshot that was faster.
 	case r.ExecCount > p.count || p.rough || p.partial:
 		e.execute(p, r, args)
+		e.await(p)
 	}
 	r.Who = p.who
 	r.Complete = r.Complete && p.complete

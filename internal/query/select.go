@@ -219,6 +219,9 @@ func Select(ctx context.Context, s *store.Snapshot, r Request) (Result, error) {
 	if err := g.gather(ctx, sc, best); err != nil {
 		return sc.result, err
 	}
+	if n := len(best); n > 0 {
+		g.extent.Oldest, g.extent.Newest = best[0].time, best[n-1].time
+	}
 	sc.result.Rows = segment.NewRows(schema, g)
 	return sc.result, nil
 }
@@ -286,7 +289,6 @@ func (g *gathered) gather(ctx context.Context, sc *scan, rows []chosen) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	g.extent.Oldest, g.extent.Newest = rows[0].time, rows[len(rows)-1].time
 	places := make([]int, len(rows))
 	for i := range places {
 		places[i] = i
@@ -349,3 +351,33 @@ func (g *gathered) code(column int, cell []byte) uint32 {
 	g.index[column][string(bytes.Clone(cell))] = code
 	return code
 }
+
+// Scanner goes over the matching rows at the pace of its caller.
+type Scanner struct {
+	scan *scan
+	at   int
+}
+
+// NewScanner returns a scanner of a request, nil if there is no such table.
+func NewScanner(s *store.Snapshot, r Request) *Scanner {
+	if s.Schema(r.Kind) == nil {
+		return nil
+	}
+	return &Scanner{scan: newScan(s, r)}
+}
+
+// Next returns matching rows, valid until the next call; none at the end.
+func (s *Scanner) Next(ctx context.Context) (*segment.Rows, []int32, error) {
+	for s.at < len(s.scan.sources) {
+		source := s.scan.sources[s.at]
+		s.at++
+		picks, err := s.scan.next(ctx, source)
+		if err != nil || len(picks) > 0 {
+			return s.scan.rows, picks, err
+		}
+	}
+	return nil, nil, nil
+}
+
+// Result tells about the rows seen so far.
+func (s *Scanner) Result() Result { return s.scan.result }

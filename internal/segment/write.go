@@ -18,7 +18,7 @@ import (
 // page is what a column buffers while it is written, so 40 columns take 1 MB.
 const (
 	GroupRows = 16 << 10
-	pageBytes = 32 << 10
+	pageBytes = 16 << 10
 
 	// sampled cells decide whether a column gets a dictionary.
 	sampled = 2048
@@ -46,6 +46,7 @@ func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
 		PageBufferSize:       pageBytes,
 		DataPageVersion:      2,
 		SkipPageBounds:       s.textPaths(),
+		SkipPageStatistics:   s.textPaths(),
 		ColumnIndexSizeLimit: parquet.DefaultWriterConfig().ColumnIndexSizeLimit,
 		ColumnPageBuffers:    parquet.NewChunkBufferPool(16 << 10),
 		Compression:          codec,
@@ -61,6 +62,7 @@ func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
 
 // writeGroups puts as many sources into a row group as fit.
 func writeGroups(pw *parquet.GenericWriter[any], rows *Rows, sources []Source, layouts []layout) (groups []Extent, err error) {
+	out := cells{values: make([]parquet.Value, 0, valuesAtOnce)}
 	for len(sources) > 0 {
 		group := sources[0].Extent()
 		n := 1
@@ -70,7 +72,7 @@ func writeGroups(pw *parquet.GenericWriter[any], rows *Rows, sources []Source, l
 			group.Oldest, group.Newest = min(group.Oldest, e.Oldest), max(group.Newest, e.Newest)
 			n++
 		}
-		if err := writeGroup(pw.ColumnWriters(), rows, sources[:n], layouts); err != nil {
+		if err := out.group(pw.ColumnWriters(), rows, sources[:n], layouts); err != nil {
 			return nil, err
 		}
 		if err := pw.Flush(); err != nil {
@@ -104,14 +106,13 @@ type layout struct {
 	required bool // no cell of the file is without a value
 }
 
-func writeGroup(columns []*parquet.ColumnWriter, rows *Rows, sources []Source, layouts []layout) error {
-	out := cells{values: make([]parquet.Value, 0, valuesAtOnce)}
+func (o *cells) group(columns []*parquet.ColumnWriter, rows *Rows, sources []Source, layouts []layout) error {
 	for _, source := range sources {
 		rows.Reset(source)
 		for i, c := range rows.Schema.Table.Columns {
 			l := layouts[i]
-			out.leaf, out.required, out.writer = l.leaf, l.required, columns[l.leaf]
-			if err := out.column(rows, i, c.Type, columns); err != nil {
+			o.leaf, o.required, o.writer = l.leaf, l.required, columns[l.leaf]
+			if err := o.column(rows, i, c.Type, columns); err != nil {
 				return fmt.Errorf("column %s: %w", c.Name, err)
 			}
 		}
@@ -125,6 +126,7 @@ const valuesAtOnce = 1024
 type cells struct {
 	values   []parquet.Value
 	dict     []parquet.Value
+	buffer   Buffer
 	writer   *parquet.ColumnWriter
 	leaf     int
 	required bool
@@ -139,10 +141,11 @@ func (o *cells) column(rows *Rows, i int, t event.Type, columns []*parquet.Colum
 		o.writer = columns[o.leaf]
 		return o.voids(rows.Len)
 	}
-	v, err := rows.Column(i)
+	got, err := rows.source.Column(i, &o.buffer) // one buffer for all columns in turn
 	if err != nil {
 		return err
 	}
+	v := &got
 	switch t {
 	case event.Bool:
 		return o.ints(v, func(n int64) parquet.Value { return parquet.BooleanValue(n != 0) })
@@ -388,7 +391,7 @@ func text(dictionary bool) parquet.Node {
 // repeats tells whether a column has few distinct values: at most a quarter of
 // the first rows.
 func repeats(rows *Rows, column int) bool {
-	v, err := rows.Column(column)
+	v, err := rows.source.Column(column, &Buffer{})
 	if err != nil {
 		return true
 	}

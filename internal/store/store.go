@@ -1,7 +1,7 @@
 // Package store keeps the records: the newest in memory, all of them in a
 // write-ahead log within a second, and full blocks in Parquet segments.
 //
-//	Append -> open block -> (16 k rows) packed block -> (64 k rows or 10 min) segment
+//	Append -> open block -> (8 k rows) packed block -> (64 k rows or 10 min) segment
 //	               \______________\____ log goroutine: write, fsync each second
 //
 // Append never waits for a disk, and readers never lock the writer: they take
@@ -44,7 +44,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Sync, time.Second)
 	setDefault(&o.FlushAge, 10*time.Minute)
 	setDefault(&o.FlushRows, 64<<10)
-	setDefault(&o.BlockRows, segment.GroupRows)
+	setDefault(&o.BlockRows, segment.GroupRows/2)
 	setDefault(&o.MemoryBytes, 16<<20)
 	o.BlockRows = max(o.BlockRows, startRows)
 	if o.Now == nil {

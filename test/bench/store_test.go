@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"ghostlight/internal/event"
+	"ghostlight/internal/query/sql"
 	"ghostlight/internal/store"
 )
 
@@ -138,5 +140,51 @@ func TestStore(t *testing.T) {
 		n, used.Seconds(), float64(used)/float64(n), time.Since(start).Seconds(), memory>>20, float64(status.Tables[0].Bytes)/float64(n), status.Tables[0].Segments)
 	if status.Rows != uint64(n) || status.Lost != 0 {
 		t.Fatalf("stored %d rows, lost %d", status.Rows, status.Lost)
+	}
+}
+
+// TestQueries asks the questions of design.md section 8 of what TestStore
+// keeps in -store.dir.
+//
+//	go test ./test/bench -run 'TestStore|TestQueries' -v -store.rows 10000000 -store.dir /tmp/bench -timeout 30m
+func TestQueries(t *testing.T) {
+	if *limitFlag > 0 {
+		debug.SetMemoryLimit(*limitFlag)
+		debug.SetGCPercent(50)
+	}
+	dir := *dirFlag
+	if dir == "" {
+		dir = t.TempDir()
+		s := openSpans(t, dir)
+		ingest(s, *rowsFlag)
+		s.Close()
+	}
+	s := openSpans(t, dir)
+	defer s.Close()
+	engine := sql.New(s, sql.Limits{Time: 5 * time.Minute, Scanned: 1 << 40})
+	hour := fmt.Sprint(s.Status().Newest - int64(time.Hour))
+	for _, c := range []struct{ name, statement string }{
+		{"count(*)", "select count(*) from spans"},
+		{"sum(duration)", "select sum(duration) from spans"},
+		{"p95 by route, 1 h", "select route, p95(duration) from spans where time > " + hour + " group by route"},
+		{"p95 by route, 24 h", "select route, p95(duration) from spans group by route"},
+		{"count by service and minute, 24 h", "select service, bucket(time, '1m'), count(*) from spans group by 1, 2 limit 10"},
+		{"20 slowest, 24 h", "select time, service, route, duration from spans order by duration desc limit 20"},
+		{"5xx of a service, newest 100 of 1 h", "select * from spans where time > " + hour + " and service = 'service-003' and status >= 500 order by time desc limit 100"},
+		{"one trace of all", "select * from spans where trace_id = 'none such trace!' limit 10"},
+		{"by SQLite: count with OR, 1 h", "select count(*) from spans where time > " + hour + " and (status = 500 or route = 'route-001')"},
+	} {
+		var used [3]time.Duration
+		var result *sql.Result
+		resetPeak()
+		for i := range used {
+			before := cpu()
+			var err error
+			if result, err = engine.Query(context.Background(), c.statement, nil, func([]any) error { return nil }); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			used[i] = cpu() - before
+		}
+		t.Logf("%-36s %4d rows, %s, CPU %v, peak RSS %d MB, scanned %d", c.name, result.Rows, result.Plan, used, peak()>>20, result.Scanned)
 	}
 }

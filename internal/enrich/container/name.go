@@ -180,17 +180,25 @@ func (n *Names) Find(p Place) (c event.Container, found bool) {
 		return c, false
 	}
 	for _, source := range []func(id string) (answer, bool){n.fromMonitor, n.fromDocker, n.fromStorage, n.fromTasks} {
-		a, ok := source(p.ID)
-		if !ok {
-			continue
+		if a, ok := source(p.ID); ok {
+			return a.complete(c), true
 		}
-		a = a.kubernetes()
-		c.Name = a.name
-		c.Runtime = first(c.Runtime, a.runtime)
-		c.PodUID = first(c.PodUID, a.pod)
-		return c, true
 	}
 	return c, false
+}
+
+// Monitored is Find without looking at files.
+func (n *Names) Monitored(p Place) (c event.Container, found bool) {
+	a, ok := n.fromMonitor(p.ID)
+	return a.complete(event.Container{ID: p.ID, Runtime: p.Runtime, PodUID: p.PodUID}), ok
+}
+
+func (a answer) complete(c event.Container) event.Container {
+	a = a.kubernetes()
+	c.Name = a.name
+	c.Runtime = first(c.Runtime, a.runtime)
+	c.PodUID = first(c.PodUID, a.pod)
+	return c
 }
 
 // kubernetes takes apart the names that the kubelet gave to docker and that

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,10 @@ type options struct {
 	// Rate is how many records a second there may be for one reason. Drops beyond
 	// it are counted by the next record. 0 leaves a count a second.
 	Rate uint32 `yaml:"rate"`
+	// Ignore names reasons that are no loss to anyone. By default: what lay
+	// unread in a socket that was closed. Names this kernel does not have are
+	// passed over.
+	Ignore []string `yaml:"ignore"`
 }
 
 const (
@@ -58,7 +63,7 @@ const (
 )
 
 func newInstance(decode func(any) error) (sensor.Instance, error) {
-	o := options{Rate: 10}
+	o := options{Rate: 10, Ignore: []string{"queue_purge", "socket_close"}}
 	if err := decode(&o); err != nil {
 		return nil, err
 	}
@@ -107,10 +112,23 @@ func (i *instance) Spec() (*ebpf.CollectionSpec, error) {
 	if i.enum, err = reasonNames(types); err != nil {
 		return nil, err
 	}
+	if err := spec.Variables["drop_ignored"].Set(i.ignored()); err != nil {
+		return nil, fmt.Errorf("set drop_ignored: %w", err)
+	}
 	if err := spec.Variables["drop_has_sock"].Set(hasSock(types)); err != nil {
 		return nil, fmt.Errorf("set drop_has_sock: %w", err)
 	}
 	return spec, nil
+}
+
+// ignored is the table of reasons that are passed over.
+func (i *instance) ignored() (table [maxReasons]uint8) {
+	for number, name := range i.enum {
+		if number < maxReasons && slices.Contains(i.Ignore, name) {
+			table[number] = 1
+		}
+	}
+	return table
 }
 
 // Start remembers where the counters are, and forgets what was told of others.

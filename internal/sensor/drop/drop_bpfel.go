@@ -49,6 +49,7 @@ const (
 	dropMapGhostLost      = "ghost_lost"
 	dropProgDropKfreeSkb  = "drop_kfree_skb"
 	dropVarDropHasSock    = "drop_has_sock"
+	dropVarDropIgnored    = "drop_ignored"
 	dropVarDropPacketTwin = "drop_packet_twin"
 	dropVarDropRate       = "drop_rate"
 	dropVarGhostSensor    = "ghost_sensor"
@@ -115,6 +116,7 @@ type dropMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type dropVariableSpecs struct {
 	DropHasSock    *ebpf.VariableSpec `ebpf:"drop_has_sock"`
+	DropIgnored    *ebpf.VariableSpec `ebpf:"drop_ignored"`
 	DropPacketTwin *ebpf.VariableSpec `ebpf:"drop_packet_twin"`
 	DropRate       *ebpf.VariableSpec `ebpf:"drop_rate"`
 	GhostSensor    *ebpf.VariableSpec `ebpf:"ghost_sensor"`
@@ -161,6 +163,7 @@ func (m *dropMaps) Close() error {
 // It can be passed to loadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dropVariables struct {
 	DropHasSock    *ebpf.Variable `ebpf:"drop_has_sock"`
+	DropIgnored    *ebpf.Variable `ebpf:"drop_ignored"`
 	DropPacketTwin *ebpf.Variable `ebpf:"drop_packet_twin"`
 	DropRate       *ebpf.Variable `ebpf:"drop_rate"`
 	GhostSensor    *ebpf.Variable `ebpf:"ghost_sensor"`

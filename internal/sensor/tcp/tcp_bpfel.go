@@ -48,7 +48,6 @@ type tcpConn struct {
 		RttMinUs       uint32
 	}
 	Tuple    tcpTuple
-	Closed   uint64
 	PeerPid  uint32
 	Drops    uint32
 	Flags    uint16
@@ -160,7 +159,6 @@ type tcpTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcpMapConnByAddress     = "conn_by_address"
 	tcpMapConnBySocket      = "conn_by_socket"
 	tcpMapEndsByTuple       = "ends_by_tuple"
 	tcpMapGhostEvents       = "ghost_events"
@@ -174,7 +172,6 @@ const (
 	tcpProgTcpSendReset     = "tcp_send_reset"
 	tcpProgTcpSetState      = "tcp_set_state"
 	tcpProgTcpSweep         = "tcp_sweep"
-	tcpProgTcpSweepHash     = "tcp_sweep_hash"
 	tcpProgTcpTaskFile      = "tcp_task_file"
 	tcpProgTcpTaskFileOld   = "tcp_task_file_old"
 	tcpProgTwinDestroy      = "twin_destroy"
@@ -185,7 +182,6 @@ const (
 	tcpVarIntervalNs        = "interval_ns"
 	tcpVarUseCookie         = "use_cookie"
 	tcpVarUseLock           = "use_lock"
-	tcpVarUseStorage        = "use_storage"
 )
 
 // loadTcp returns the embedded CollectionSpec for tcp.
@@ -237,7 +233,6 @@ type tcpProgramSpecs struct {
 	TcpSendReset   *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 	TcpSetState    *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
 	TcpSweep       *ebpf.ProgramSpec `ebpf:"tcp_sweep"`
-	TcpSweepHash   *ebpf.ProgramSpec `ebpf:"tcp_sweep_hash"`
 	TcpTaskFile    *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
 	TcpTaskFileOld *ebpf.ProgramSpec `ebpf:"tcp_task_file_old"`
 	TwinDestroy    *ebpf.ProgramSpec `ebpf:"twin_destroy"`
@@ -248,7 +243,6 @@ type tcpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpMapSpecs struct {
-	ConnByAddress     *ebpf.MapSpec `ebpf:"conn_by_address"`
 	ConnBySocket      *ebpf.MapSpec `ebpf:"conn_by_socket"`
 	EndsByTuple       *ebpf.MapSpec `ebpf:"ends_by_tuple"`
 	GhostEvents       *ebpf.MapSpec `ebpf:"ghost_events"`
@@ -267,7 +261,6 @@ type tcpVariableSpecs struct {
 	IntervalNs     *ebpf.VariableSpec `ebpf:"interval_ns"`
 	UseCookie      *ebpf.VariableSpec `ebpf:"use_cookie"`
 	UseLock        *ebpf.VariableSpec `ebpf:"use_lock"`
-	UseStorage     *ebpf.VariableSpec `ebpf:"use_storage"`
 }
 
 // tcpObjects contains all objects after they have been loaded into the kernel.
@@ -290,7 +283,6 @@ func (o *tcpObjects) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpMaps struct {
-	ConnByAddress     *ebpf.Map `ebpf:"conn_by_address"`
 	ConnBySocket      *ebpf.Map `ebpf:"conn_by_socket"`
 	EndsByTuple       *ebpf.Map `ebpf:"ends_by_tuple"`
 	GhostEvents       *ebpf.Map `ebpf:"ghost_events"`
@@ -301,7 +293,6 @@ type tcpMaps struct {
 
 func (m *tcpMaps) Close() error {
 	return _TcpClose(
-		m.ConnByAddress,
 		m.ConnBySocket,
 		m.EndsByTuple,
 		m.GhostEvents,
@@ -321,7 +312,6 @@ type tcpVariables struct {
 	IntervalNs     *ebpf.Variable `ebpf:"interval_ns"`
 	UseCookie      *ebpf.Variable `ebpf:"use_cookie"`
 	UseLock        *ebpf.Variable `ebpf:"use_lock"`
-	UseStorage     *ebpf.Variable `ebpf:"use_storage"`
 }
 
 // tcpPrograms contains all programs after they have been loaded into the kernel.
@@ -335,7 +325,6 @@ type tcpPrograms struct {
 	TcpSendReset   *ebpf.Program `ebpf:"tcp_send_reset"`
 	TcpSetState    *ebpf.Program `ebpf:"tcp_set_state"`
 	TcpSweep       *ebpf.Program `ebpf:"tcp_sweep"`
-	TcpSweepHash   *ebpf.Program `ebpf:"tcp_sweep_hash"`
 	TcpTaskFile    *ebpf.Program `ebpf:"tcp_task_file"`
 	TcpTaskFileOld *ebpf.Program `ebpf:"tcp_task_file_old"`
 	TwinDestroy    *ebpf.Program `ebpf:"twin_destroy"`
@@ -351,7 +340,6 @@ func (p *tcpPrograms) Close() error {
 		p.TcpSendReset,
 		p.TcpSetState,
 		p.TcpSweep,
-		p.TcpSweepHash,
 		p.TcpTaskFile,
 		p.TcpTaskFileOld,
 		p.TwinDestroy,

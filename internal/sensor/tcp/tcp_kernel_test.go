@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -45,6 +46,7 @@ func TestEchoAgreesWithTCPInfo(t *testing.T) {
 			const payload = 1_000_000
 			p := connect(t, c.listen, c.dial)
 			client, server := p.echo(t, payload)
+			cookies := map[event.Direction]uint64{event.Outbound: cookie(t, p.client), event.Inbound: cookie(t, p.server)}
 			p.close()
 			w.t = t
 			for _, side := range []struct {
@@ -63,6 +65,9 @@ func TestEchoAgreesWithTCPInfo(t *testing.T) {
 				if f.Source != p.source || f.Destination != p.destination || f.Source.Addr() != netip.MustParseAddr(c.shown) {
 					t.Errorf("%s: %s -> %s, want %s -> %s", side.at, f.Source, f.Destination, p.source, p.destination)
 				}
+				if w.cookies() && f.ID != cookies[side.at] {
+					t.Errorf("%s: id %d, SO_COOKIE %d", side.at, f.ID, cookies[side.at])
+				}
 				if f.ID == 0 || f.NetNS == 0 || f.End <= f.Time || f.Transport != event.TCP {
 					t.Errorf("%s: %+v", side.at, f)
 				}
@@ -75,4 +80,22 @@ func TestEchoAgreesWithTCPInfo(t *testing.T) {
 	if n := w.lost(); n != 0 {
 		t.Errorf("%d lost", n)
 	}
+}
+
+func cookie(t *testing.T, c *net.TCPConn) (n uint64) {
+	t.Helper()
+	control(t, c, func(fd int) (err error) {
+		n, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return err
+	})
+	return n
+}
+
+// cookies tells whether the programs may ask for socket cookies.
+func (w *watch) cookies() (may bool) {
+	w.t.Helper()
+	if err := w.object.Variables["use_cookie"].Get(&may); err != nil {
+		w.t.Fatal(err)
+	}
+	return may
 }
