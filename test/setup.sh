@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests need and this machine lacks.
+# Installs what the tests need and this machine lacks: Debian packages, and
+# DuckDB from npm, which reads our segments to prove that others can.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+duckdb=1.5.6-r.1
 packages=(
 	clang-19 llvm-19 libbpf-dev             # regenerate BPF objects
 	qemu-system-x86 busybox-static xz-utils # kernels in a virtual machine
@@ -8,27 +11,33 @@ packages=(
 	nginx-light redis-server curl iperf3    # real peers
 	python3 iproute2 libcap2-bin            # namespaces, capabilities
 	podman runc                             # real containers
-	chromium                                # the web page
+	chromium nodejs npm                     # the web page
 )
 missing=()
 for p in "${packages[@]}"; do
 	case "$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null)" in
 	*"ok installed") ;;
 	*)
-		# nginx-light and nginx give the same server; either will do.
-		if [ "$p" = nginx-light ] && command -v nginx >/dev/null; then continue; fi
+		# Any nginx and any node will do, wherever they come from.
+		case "$p" in
+		nginx-light) command -v nginx >/dev/null && continue ;;
+		nodejs) command -v node >/dev/null && continue ;;
+		npm) command -v npm >/dev/null && continue ;;
+		esac
 		missing+=("$p")
 		;;
 	esac
 done
-if [ ${#missing[@]} -eq 0 ]; then
-	echo "setup: every package is there"
-	exit 0
+if [ ${#missing[@]} -gt 0 ]; then
+	echo "setup: installing ${missing[*]}"
+	sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	$sudo apt-get update -q >/dev/null
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 fi
-echo "setup: installing ${missing[*]}"
-sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get update -q >/dev/null
-# No service may start by itself: tests start their own.
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
-echo "setup: done"
+if [ ! -d .cache/duckdb/node_modules/@duckdb/node-api ]; then
+	echo "setup: installing DuckDB $duckdb into .cache"
+	mkdir -p .cache/duckdb
+	npm install --prefix .cache/duckdb --no-audit --no-fund --silent "@duckdb/node-api@$duckdb"
+fi
+echo "setup: everything is there"

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"strconv"
 	"time"
 )
 
@@ -70,7 +72,7 @@ func (w *Writer) Write(f Frame) error {
 	if err != nil {
 		return fmt.Errorf("encode frame: %w", err)
 	}
-	_, err = w.out.Write(append(line, '\n'))
+	_, err = fmt.Fprintf(w.out, "%08x %s\n", crc32.ChecksumIEEE(line), line)
 	return err
 }
 
@@ -109,11 +111,17 @@ func Read(in io.Reader, emit func(Frame)) (lost int, err error) {
 	}
 }
 
-// decode accepts only a frame that may follow number last; the bound keeps a
-// damaged number from making the loss absurd.
+// decode accepts only a whole frame, by its checksum: what a machine lost in
+// the middle of two lines may well read as one. It must follow number last; the
+// bound keeps a damaged number from making the loss absurd.
 func decode(line []byte, last int) (Frame, bool) {
 	var f Frame
-	if err := json.Unmarshal(line, &f); err != nil {
+	sum, text, found := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	if !found || err != nil || uint32(want) != crc32.ChecksumIEEE(text) {
+		return f, false
+	}
+	if err := json.Unmarshal(text, &f); err != nil {
 		return f, false
 	}
 	return f, f.Seq > last && f.Seq-last < 1<<20
