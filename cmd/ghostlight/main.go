@@ -1,5 +1,6 @@
-// Ghostlight shows what a Linux host is doing: who talks to whom, every process
-// and every connection, and says what it could not see.
+// Ghostlight shows what a Linux host is doing.
+//
+//	ghostlight run -> agent: ring, sensors, enrich, store <- API <- commands, web page, Prometheus
 package main
 
 import (
@@ -17,14 +18,21 @@ import (
 
 func main() {
 	os.Exit(cli.Main(cli.Agent{
-		Version: agent.Version(),
-		Run: func(ctx context.Context, s cli.Start) error {
-			return agent.Run(ctx, s.Config, agent.Options{UI: ui.Handler(), Reload: s.Reload, Ready: s.Ready, Log: s.Log})
-		},
-		Attach: func(ctx context.Context) (http.RoundTripper, func() error, error) {
-			return agent.Attach(ctx, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
-		},
-		Doctor:      func(context.Context) (api.Doctor, error) { return agent.Examine(config.Default()), nil },
+		Version:     agent.Version(),
+		Run:         run,
+		Attach:      attach,
+		Doctor:      doctor,
 		CheckConfig: agent.CheckConfig,
 	}, cli.Standard(), os.Args[1:]))
 }
+
+func run(ctx context.Context, s cli.Start) error {
+	return agent.Run(ctx, s.Config, agent.Options{UI: ui.Handler(), Reload: s.Reload, Ready: s.Ready, Log: s.Log})
+}
+
+// attach watches for one command, which says itself what concerns its user.
+func attach(ctx context.Context) (http.RoundTripper, func() error, error) {
+	return agent.Attach(ctx, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+}
+
+func doctor(context.Context) (api.Doctor, error) { return agent.Examine(config.Default()), nil }

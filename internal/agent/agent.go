@@ -145,6 +145,9 @@ func (a *Agent) run() {
 	defer runtime.UnlockOSThread()
 	defer close(a.stopped)
 	a.ended = a.loop()
+	a.watch.tick(monotonic(), &a.batch) // what was counted since the last one
+	a.flush()
+	a.drain()
 }
 
 func (a *Agent) loop() error {

@@ -76,7 +76,7 @@ func (a *Agent) takeOver(ctx context.Context, reload <-chan config.Config) {
 
 func (a *Agent) server(ui http.Handler) (*api.Server, error) {
 	b := api.Backend{
-		Store: a.store, Status: a.Status, Doctor: a.Doctor, UI: ui, Version: Version(), Log: a.log, Checkpoint: checkpointEvery,
+		Store: a.store, Status: a.Status, Doctor: a.Doctor, SQL: api.SQLOf(a.store), UI: ui, Version: Version(), Log: a.log, Checkpoint: checkpointEvery,
 	}
 	for _, s := range a.Servers() {
 		if s.Path() == "/metrics" {

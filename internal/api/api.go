@@ -26,7 +26,7 @@ type Backend struct {
 	Store   *store.Store
 	Status  func() Status
 	Doctor  func() Doctor
-	SQL     SQL          // nil: no statement is answered
+	SQL     SQL          // nil: our own engine over Store
 	Metrics http.Handler // nil: /metrics says that there are none
 	UI      http.Handler // nil: no web page
 	Version string
@@ -55,6 +55,9 @@ func New(b Backend) (*Server, error) {
 	}
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
+	}
+	if s.SQL == nil {
+		s.SQL = SQLOf(b.Store)
 	}
 	var err error
 	if s.schemas, err = segment.Schemas(event.Tables); err != nil {

@@ -52,11 +52,8 @@ const (
 
 func (s *Server) query(w http.ResponseWriter, r *http.Request) error {
 	q, err := question(r)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case s.SQL == nil:
-		return wrong(http.StatusNotImplemented, "", "this agent does not answer SQL")
 	}
 	// What fits into the buffer is not sent before it is known to be right.
 	out := answerWriter{w: w, buf: bufio.NewWriterSize(w, 256<<10), lines: wantsLines(r)}

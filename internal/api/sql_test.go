@@ -12,8 +12,7 @@ import (
 
 // TestSQL asks the real engine about real rows.
 func TestSQL(t *testing.T) {
-	s, st := newServer(t)
-	s.SQL = SQLOf(st)
+	s, _ := newServer(t)
 	ask := func(sql string, limit int) (a Answer, p *Problem, status int) {
 		t.Helper()
 		w := ask(s, "GET", fmt.Sprintf("/api/v1/query?limit=%d&sql=%s", limit, url.QueryEscape(sql)), "")

@@ -62,5 +62,6 @@ func (r *root) configPrint() *cobra.Command {
 		},
 	}
 	s.flags(cmd)
+	s.check = r.agent.CheckConfig
 	return cmd
 }

@@ -25,6 +25,7 @@ type settings struct {
 	listen, socket, data, tokenFile, level string
 	tlsCert, tlsKey                        string
 	changed                                func(flag string) bool
+	check                                  func(config.Config) error // of sensors and exporters; nil: none
 }
 
 func (s *settings) flags(cmd *cobra.Command) {
@@ -62,6 +63,11 @@ func (s *settings) read() (config.Config, error) {
 	if err := c.Check(); err != nil {
 		return c, usageError{err} // Read has checked the file: it is a flag
 	}
+	if s.check != nil {
+		if err := s.check(c); err != nil {
+			return c, err
+		}
+	}
 	_, err := api.ListenOf(c)
 	return c, err
 }
@@ -85,6 +91,7 @@ Under systemd it takes Type=notify.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context(), &s) },
 	}
 	s.flags(cmd)
+	s.check = r.agent.CheckConfig
 	return cmd
 }
 

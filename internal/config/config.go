@@ -26,7 +26,7 @@ type Config struct {
 	Data string `yaml:"data"`
 	// How long records are kept; what goes beyond either bound is deleted,
 	// oldest first.
-	Retention Retention `yaml:"retention" reload:"live"`
+	Retention Retention `yaml:"retention"`
 	// How often written records are forced to the disk: the most a crash of the
 	// machine can lose. A crash of Ghostlight alone loses at most the last second.
 	Sync Duration `yaml:"sync"`

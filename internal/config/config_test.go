@@ -186,7 +186,7 @@ func TestDiff(t *testing.T) {
 	}
 	old := parse("listen: 127.0.0.1:1\ntoken: a\nsensors: {tcp: {x: 1}, udp: {enabled: false}}")
 	new := parse("listen: 127.0.0.1:2\ntoken: b\nlog: {level: debug}\nretention: {age: 2d}\nsensors: {tcp: {x: 2}}")
-	want := []Change{{"listen", true}, {"retention.age", false}, {"sensors.tcp.x", true}, {"token", true}, {"log.level", false}, {"sensors.udp.enabled", true}}
+	want := []Change{{"listen", true}, {"retention.age", true}, {"sensors.tcp.x", true}, {"token", true}, {"log.level", false}, {"sensors.udp.enabled", true}}
 	if got := Diff(old, new); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}

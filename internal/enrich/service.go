@@ -99,6 +99,9 @@ func isShellFlag(interpreter, arg string, last byte) bool {
 var suffixes = []string{".py", ".pyc", ".pyz", ".js", ".mjs", ".cjs", ".ts", ".mts", ".rb", ".pl", ".php", ".sh", ".jar", ".war", ".phar"}
 
 func scriptName(file string) string {
+	if strings.HasPrefix(file, "/dev/fd/") || strings.HasPrefix(file, "/proc/") {
+		return "" // a pipe has a number, not a name
+	}
 	name := path.Base(file)
 	for _, s := range suffixes {
 		if rest, ok := strings.CutSuffix(name, s); ok && rest != "" {

@@ -292,7 +292,10 @@ type podman struct {
 
 func newPodman(t *testing.T) *podman {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "ghostlight-podman-")
+	if err != nil {
+		t.Fatal(err)
+	}
 	conf := filepath.Join(dir, "containers.conf")
 	write(t, conf, "[engine]\ncgroup_manager = \"cgroupfs\"\nruntime = \"runc\"\nevents_logger = \"file\"\n")
 	home := filepath.Join(dir, "home")
@@ -313,6 +316,14 @@ func newPodman(t *testing.T) *podman {
 	p.run(t, "import", "-q", filepath.Join(dir, "image.tar"), p.image)
 	t.Cleanup(func() {
 		p.command("rm", "-f", "-a", "-t", "0").Run()
+		// Its monitor may still be writing its last words.
+		for range 50 {
+			if os.RemoveAll(dir) == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("podman left something in %s", dir)
 	})
 	return p
 }

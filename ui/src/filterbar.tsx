@@ -24,7 +24,8 @@ const aliasDocs: Record<string, string> = {
   service: 'service at either end', pid: 'process at either end', command: 'name of the executable',
   container: 'container name, or the beginning of its id', address: 'either end; a CIDR too',
   port: 'either end', transport: 'tcp, udp, icmp', verdict: 'forwarded, error or dropped',
-  peer: 'service at the other end', reason: 'how the connection ended',
+  peer: 'service at the other end', reason: 'how it ended, or why it was dropped',
+  state: 'state of a TCP connection', user: 'effective user id', interface: 'where a packet was dropped',
 };
 
 interface Choice { insert: string; label: string; doc: string; final: boolean }
@@ -36,8 +37,9 @@ const opened = signal(false);
 const table = computed(() => (page.value === 'processes' ? 'processes' : 'flows'));
 
 function names(): { name: string; doc: string }[] {
-  const aliases = Object.keys(fields.value?.aliases ?? aliasDocs).map((name) => ({ name, doc: aliasDocs[name] ?? '' }));
   const columns = columnsOf(table.value).map((c) => ({ name: c.name, doc: c.doc }));
+  const here = ([, of]: [string, unknown]) => !Array.isArray(of) || of.some((name) => columns.some((c) => c.name === name));
+  const aliases = Object.entries(fields.value?.aliases ?? aliasDocs).filter(here).map(([name, of]) => ({ name, doc: aliasDocs[name] ?? [of].flat().join(', ') }));
   return [...aliases, ...columns.filter((c) => !aliases.some((a) => a.name === c.name))];
 }
 

@@ -12,9 +12,9 @@ export interface Flow {
 export function toFlow(row: Row): Flow {
   const end = time(row, 'end_time');
   const at = Number.isNaN(end) ? time(row) : end;
-  const id = str(row, 'flow.id') || `${str(row, 'source.port')}-${str(row, 'destination.port')}-${str(row, 'drop.reason')}`;
+  const id = num(row, 'flow.id') || `${str(row, 'source.port')}-${str(row, 'destination.port')}-${str(row, 'drop.reason')}`;
   const pair = ['network.transport', 'source.address', 'source.port', 'destination.address', 'destination.port'].map((n) => str(row, n)).join(' ');
-  return { pair, key: `${id}${str(row, 'direction').slice(0, 1)}@${str(row, 'end_time') || str(row, 'time')}`, at, row };
+  return { pair, key: `${id}.${str(row, 'direction').slice(0, 1)}@${str(row, 'end_time') || str(row, 'time')}`, at, row };
 }
 
 export interface End {

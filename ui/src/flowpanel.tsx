@@ -1,8 +1,8 @@
 // The detail of one connection: both of its ends, added up over its intervals.
 import type { ComponentChildren } from 'preact';
-import { get, useAnswer } from './api';
+import { get, useAnswer, type Query } from './api';
 import { client, ending, hostPort, inbound, mark, server, toFlow, type End, type Flow } from './flow';
-import { bytes, clock, count, duration, exactBytes, exactDuration, grouped, moment, plural, rate } from './format';
+import { bytes, clock, count, duration, exactBytes, exactDuration, grouped, moment, parseTime, plural, rate } from './format';
 import { AllFields, Panel } from './panel';
 import { Link, Problem, Sign, Spark, Value } from './parts';
 import { list, num, str, time, type Row } from './row';
@@ -38,21 +38,29 @@ function tuple(row: Row): string {
   return ['source.address', 'source.port', 'destination.address', 'destination.port', 'network.transport'].map(one).filter(Boolean).join(' ');
 }
 
-/** From a link: the row is not on screen, its key names its socket. */
-function lookup(id: string): string {
-  const m = /^(\d+)[oi]?@/.exec(id);
-  return m ? `flow.id:${m[1]}` : '';
+/**
+ * What to ask for: every record of the connection where its addresses are
+ * known; else, from a link, those of the socket that the key names; else, a
+ * packet that belongs to no socket, what was told at its moment.
+ */
+function question(id: string, known: Flow | undefined, open: boolean): Query {
+  const { since, until } = range.value;
+  if (known && str(known.row, 'source.address')) return { filter: tuple(known.row), since, until: open ? '' : until };
+  const [, socket, told] = /^(\d+)\.[oi]?@(.+)$/.exec(id) ?? [, '', id.replace(/^.*@/, '')];
+  if (socket) return { filter: `flow.id:${socket}`, since, until };
+  const at = parseTime(told!);
+  return { filter: 'verdict:dropped', since: new Date(at - 2).toISOString(), until: new Date(at + 2).toISOString() };
 }
 
 export function FlowPanel(props: { id: string; known: Flow | undefined }) {
   const { id, known } = props;
-  const query = known ? tuple(known.row) : lookup(id);
   const open = known ? ending(known.row) === 'open' : false;
-  const answer = useAnswer(`${id}|${query}`, async (stop) => {
-    const a = await get<Answer>('flows', { filter: query, since: range.value.since, until: open ? '' : range.value.until, last: '1000' }, stop);
+  const query = question(id, known, open);
+  const answer = useAnswer(`${id}|${query.filter}`, async (stop) => {
+    const a = await get<Answer>('flows', { ...query, last: '1000' }, stop);
     return a.flows ?? [];
   }, open ? 3000 : 0);
-  const row = known?.row ?? answer.data?.find((r) => toFlow(r).key === id) ?? answer.data?.[answer.data.length - 1];
+  const row = known?.row ?? answer.data?.find((r) => toFlow(r).key === id);
   if (!row) {
     return (
       <Panel title="Flow" name="Flow">
@@ -60,12 +68,13 @@ export function FlowPanel(props: { id: string; known: Flow | undefined }) {
       </Panel>
     );
   }
-  const records = answer.data?.length ? answer.data : [row];
+  const whole = answer.data?.length && str(row, 'source.address');
+  const records = whole ? answer.data! : [row];
   return <Detail row={row} records={records} problem={answer.error && <Problem error={answer.error} retry={answer.retry} />} />;
 }
 
 function title(e: End): string {
-  return e.service || e.command || hostPort(e);
+  return e.service || e.command || hostPort(e) || 'unknown';
 }
 
 function Detail(props: { row: Row; records: Row[]; problem: ComponentChildren }) {
@@ -78,7 +87,7 @@ function Detail(props: { row: Row; records: Row[]; problem: ComponentChildren })
   const began = Math.min(...mine.map((r) => time(r)));
   const ended = Math.max(...mine.map((r) => time(r, 'end_time') || time(r)));
   return (
-    <Panel name="Flow" title={<><Sign mark={mark(row)} />{title(c)} <span class="dim">→</span> {title(s)}</>}>
+    <Panel name="Flow" title={<><Sign mark={mark(row)} />{c.address || s.address || c.service || s.service ? <>{title(c)} <span class="dim">→</span> {title(s)}</> : 'Dropped packet'}</>}>
       {props.problem}
       <p class="lead">{sentence(row, began, ended)}</p>
       {str(row, 'tcp.reset_reason') && <p>The kernel's reason for the reset: <Value field="tcp.reset_reason" value={str(row, 'tcp.reset_reason')} /></p>}
@@ -86,8 +95,8 @@ function Detail(props: { row: Row; records: Row[]; problem: ComponentChildren })
       <Course side={atClient ?? atServer} />
       <p class="links">
         {num(row, 'process.pid') !== undefined && <Link to="processes" params={{ filter: '', select: str(row, 'process.exec_id'), at: str(row, 'time') }} class="link">The process</Link>}
-        {str(row, 'flow.id') && <Link to="flows" params={{ filter: tuple(row) }} class="link">Its {plural(records.length, 'record')}</Link>}
-        <Link to="flows" params={{ filter: `address:${c.address} address:${s.address}`, select: '' }} class="link">These two hosts</Link>
+        {num(row, 'flow.id') ? <Link to="flows" params={{ filter: tuple(row) }} class="link">Its {plural(records.length, 'record')}</Link> : null}
+        {c.address && s.address && <Link to="flows" params={{ filter: `source.address:${c.address} destination.address:${s.address}`, select: '' }} class="link">From this host to that</Link>}
       </p>
       <AllFields table="flows" row={row} />
     </Panel>
@@ -111,8 +120,8 @@ function Dropped(props: { row: Row }) {
     <dl class="facts">
       <div><dt>reason</dt><dd><Value field="drop.reason" value={str(row, 'drop.reason')} /></dd></div>
       {str(row, 'network.interface.name') && <div><dt>interface</dt><dd><Value field="network.interface.name" value={str(row, 'network.interface.name')} /></dd></div>}
-      <div><dt>from</dt><dd><Value field="address" value={str(row, 'source.address')}>{hostPort(client(row))}</Value></dd></div>
-      <div><dt>to</dt><dd><Value field="address" value={str(row, 'destination.address')}>{hostPort(server(row))}</Value></dd></div>
+      {str(row, 'source.address') && <div><dt>from</dt><dd><Value field="address" value={str(row, 'source.address')}>{hostPort(client(row))}</Value></dd></div>}
+      {str(row, 'destination.address') && <div><dt>to</dt><dd><Value field="address" value={str(row, 'destination.address')}>{hostPort(server(row))}</Value></dd></div>}
     </dl>
   );
 }

@@ -26,7 +26,8 @@ function Place(props: { end: End }) {
   const where = hostPort(end);
   return (
     <span class="place" title={[end.service, end.command, end.container, end.pid && `pid ${end.pid}`, where].filter(Boolean).join('\n')}>
-      {name
+      {!name && !end.address && <span class="dim">unknown</span>}
+      {!name && !end.address ? null : name
         ? <><CellValue field={end.service ? 'service' : 'command'} value={name} class="name" /><CellValue field="address" value={end.address} class="dim">{where}</CellValue></>
         : <CellValue field="address" value={end.address} class="name">{where}</CellValue>}
     </span>
@@ -91,18 +92,25 @@ const flows = signal<readonly Flow[]>([]);
 const about = signal<{ matched: number; complete: boolean; lost: number }>({ matched: 0, complete: true, lost: 0 });
 const state = signal<'loading' | 'ready'>('loading');
 const error = signal<ApiError | undefined>(undefined);
+const known = new Set<string>(); // the keys of flows
 let heldFor = '';
 let scrolled = false;
 
 const rangeKey = () => `${filter.value}|${range.value.since}|${range.value.until}`;
 
+function put(all: readonly Flow[]): void {
+  known.clear();
+  for (const f of all) known.add(f.key);
+  flows.value = all;
+}
+
 /** Takes in what is not there yet, and returns how many that were. */
 function merge(fresh: readonly Row[]): number {
-  const known = new Set(flows.value.map((f) => f.key));
   const added = fresh.map(toFlow).filter((f) => !known.has(f.key) && known.add(f.key));
   if (!added.length) return 0;
   const all = [...added, ...flows.value].sort((a, b) => b.at - a.at);
-  flows.value = all.slice(0, scrolled ? 2 * most : most);
+  for (const f of all.splice(scrolled ? 2 * most : most)) known.delete(f.key);
+  flows.value = all;
   return added.length;
 }
 
@@ -110,7 +118,7 @@ async function load(stop: AbortSignal): Promise<void> {
   const key = rangeKey();
   try {
     const a = await get<Answer>('flows', { filter: filter.value, ...range.value, last: String(firstPage) }, stop);
-    flows.value = (a.flows ?? []).map(toFlow).sort((x, y) => y.at - x.at);
+    put((a.flows ?? []).map(toFlow).sort((x, y) => y.at - x.at));
     about.value = { matched: a.matched, complete: a.complete, lost: a.lost };
     error.value = undefined;
     heldFor = key;
@@ -118,7 +126,7 @@ async function load(stop: AbortSignal): Promise<void> {
     if (stop.aborted) return;
     error.value = err instanceof ApiError ? err : new ApiError(String(err), '', 0);
     if (heldFor !== key) {
-      flows.value = [];
+      put([]);
       about.value = { matched: 0, complete: true, lost: 0 };
     }
   }
@@ -185,7 +193,7 @@ function useFlows(retry: number): void {
       const pausing = !live.value && wasLive.current === filter.value && heldFor !== '';
       if (pausing) heldFor = rangeKey();
       if (heldFor !== rangeKey() || retry > 0) {
-        if (!heldFor.startsWith(`${filter.value}|`)) { flows.value = []; state.value = 'loading'; }
+        if (!heldFor.startsWith(`${filter.value}|`)) { put([]); state.value = 'loading'; }
         await load(stop.signal);
       }
       wasLive.current = live.value ? filter.value : '';
@@ -255,7 +263,7 @@ export function Flows() {
         {rows.length === 0 && !error.value && <Nothing />}
         {rows.length > 0 && <Table label="Flows, newest first" rows={view} columns={columns} keyOf={(f) => f.key} selected={selected} open={open} peek={open} sort={sort}
               onSort={(s) => set({ sort: s === '-time' ? '' : s }, true)} slim={Slim} hold={!live.value || sort !== '-time'} onScrolled={(s) => (scrolled = s)}
-              rowClass={(f) => { const m = mark(f.row); return m === 'error' || m === 'drop' ? 'failed' : ''; }} />}
+              rowClass={(f) => (mark(f.row) === 'error' ? 'failed' : '')} />}
       </section>
       {selected && <FlowPanel key={selected} id={selected} known={rows.find((f) => f.key === selected)} />}
     </>

@@ -25,7 +25,10 @@ const outsideOut = 'fold:out';
 
 export const manyOutside = (m: ServiceMap): boolean => (m.nodes ?? []).filter((n) => n.kind === 'external').length > 6;
 
-export function build(m: ServiceMap, fold: boolean): Graph {
+/** A part that carried nothing: all that is known of it are packets the kernel dropped. */
+export const dropsOnly = (e: MapEdge): boolean => !e.connections && !e.failures && !e.bytes_sent && !e.bytes_received && (e.drops ?? 0) > 0;
+
+export function build(m: ServiceMap, fold: boolean, drops: boolean): Graph {
   const nodes = new Map<string, Node>();
   const known = new Map((m.nodes ?? []).map((n) => [n.id, n]));
   const external = (id: string) => known.get(id)?.kind === 'external';
@@ -41,8 +44,9 @@ export function build(m: ServiceMap, fold: boolean): Graph {
     folded[role]!.add(id);
     return role;
   };
-  for (const e of m.edges ?? []) join(edges, e, stand(e.source, outsideIn), stand(e.target, outsideOut));
-  for (const n of known.values()) if (!nodes.has(n.id) && !(fold && n.kind === 'external')) nodes.set(n.id, n);
+  const shown = (m.edges ?? []).filter((e) => drops || !dropsOnly(e));
+  for (const e of shown) join(edges, e, stand(e.source, outsideIn), stand(e.target, outsideOut));
+  for (const n of known.values()) if (!nodes.has(n.id) && n.kind === 'service') nodes.set(n.id, n);
   for (const [role, ids] of Object.entries(folded)) if (ids.size) nodes.set(role, foldedNode(role, [...ids].map((id) => known.get(id)!)));
   return { nodes, edges };
 }
@@ -79,7 +83,7 @@ function addPart(parts: MapEdge[], part: MapEdge, source: string, target: string
 function foldedNode(id: string, members: Node[]): Node {
   const sum = (of: (n: Node) => number | undefined) => members.reduce((n, m) => n + (of(m) ?? 0), 0);
   return {
-    id, kind: 'external', folds: members.length, name: id === outsideIn ? 'clients outside' : 'peers outside',
+    id, kind: 'external', folds: members.length, name: `${id === outsideIn ? 'client' : 'peer'}${members.length === 1 ? '' : 's'} outside`,
     connections: sum((n) => n.connections), failures: sum((n) => n.failures), bytes_sent: sum((n) => n.bytes_sent), bytes_received: sum((n) => n.bytes_received),
   };
 }
@@ -107,7 +111,7 @@ export function edgeFilter(e: Edge, g: Graph): string {
   if (s.kind === 'service' && t.kind === 'service') return `service.name:${named(s)} peer.service.name:${named(t)} direction:outbound`;
   if (s.kind === 'service') return `service.name:${named(s)} direction:outbound${single(t.id) ? ` address:${t.name}` : ''}`;
   if (t.kind === 'service') return `service.name:${named(t)} direction:inbound${single(s.id) ? ` address:${s.name}` : ''}`;
-  return `address:${s.name} address:${t.name}`;
+  return [single(s.id) && `source.address:${s.name}`, single(t.id) && `destination.address:${t.name}`].filter(Boolean).join(' ');
 }
 
 export function nodeFilter(n: Node): string {
@@ -116,6 +120,6 @@ export function nodeFilter(n: Node): string {
 }
 
 /** A share of failures that makes the whole edge look broken; fewer only get a mark. */
-export const broken = (e: Edge): boolean => e.failures > 0.05 * e.connections || (e.drops > 0 && e.connections === 0);
+export const broken = (e: Edge): boolean => e.failures > 0.05 * e.connections;
 
-export const trouble = (e: { failures: number; drops: number }): boolean => e.failures > 0 || e.drops > 0;
+export const trouble = (e: { failures: number }): boolean => e.failures > 0;

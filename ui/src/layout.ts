@@ -62,7 +62,8 @@ function wrapped(places: Places, size: Size): Places {
 
 /** The free place nearest to where a neighbour would have it. */
 function beside(id: string, edges: readonly Pair[], places: Places, size: Size): Point {
-  const up = edges.find((e) => e.target === id && places.has(e.source));
+  const ups = edges.filter((e) => e.target === id && e.source !== id && places.has(e.source));
+  const up = ups.sort((a, b) => places.get(b.source)!.x - places.get(a.source)!.x)[0]; // right of all its clients
   const down = edges.find((e) => e.source === id && places.has(e.target));
   const step = size.w + gapX;
   const near = up ? places.get(up.source)! : down ? places.get(down.target)! : { x: 0, y: 0 };

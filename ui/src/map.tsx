@@ -5,7 +5,7 @@ import { narrow } from './agent';
 import { get, useAnswer } from './api';
 import { seen } from './filterbar';
 import { count, duration, exactBytes, exactDuration, bytes, grouped, plural, rate } from './format';
-import { broken, build, manyOutside, neighbourhood, trouble, type Edge, type Graph, type Node } from './graph';
+import { broken, build, dropsOnly, manyOutside, neighbourhood, trouble, type Edge, type Graph, type Node } from './graph';
 import { pageKey } from './keys';
 import { arranged, extent, place, type Places, type Point, type Size } from './layout';
 import { EdgePanel, NodePanel } from './mappanel';
@@ -39,8 +39,9 @@ export function MapPage() {
   const answer = useAnswer<ServiceMap>(key, (stop) => get('map', { filter: filter.value, since, until }, stop), interval());
   const m = answer.data;
   const fold = param('fold') ? param('fold') === 'on' : m ? manyOutside(m) : true;
+  const drops = param('drops') === 'on';
   const focus = param('focus');
-  const whole = useMemo(() => (m ? build(m, fold) : undefined), [m, fold]);
+  const whole = useMemo(() => (m ? build(m, fold, drops) : undefined), [m, fold, drops]);
   const graph = useMemo(() => (whole && focus ? neighbourhood(whole, focus) : whole), [whole, focus]);
   const asTable = (param('view') || (narrow.value ? 'table' : 'map')) === 'table';
   useEffect(() => {
@@ -93,7 +94,8 @@ function Nothing() {
 function Toolbar(props: { answer: ServiceMap | undefined; graph: Graph | undefined; whole: Graph | undefined; fold: boolean; asTable: boolean }) {
   const { graph, whole, fold, asTable, answer } = props;
   const focus = param('focus');
-  const outside = (answer?.nodes ?? []).filter((n) => n.kind === 'external').length;
+  const talking = new Set((answer?.edges ?? []).filter((e) => param('drops') === 'on' || !dropsOnly(e)).flatMap((e) => [e.source, e.target]));
+  const outside = (answer?.nodes ?? []).filter((n) => n.kind === 'external' && talking.has(n.id)).length;
   const failing = [...(graph?.edges.values() ?? [])].filter(trouble).length;
   return (
     <div class="toolbar">
@@ -105,6 +107,7 @@ function Toolbar(props: { answer: ServiceMap | undefined; graph: Graph | undefin
       {focus && <button type="button" class="focused" title="back to the whole map (esc)" onClick={() => set({ focus: '' })}>around {whole?.nodes.get(focus)?.name ?? focus} <span class="dim">×</span></button>}
       <span class="grow" />
       {outside > 0 && <Check on={fold} title="peers outside of this host: as one node, or each by its address" flip={() => set({ fold: fold ? 'off' : 'on', select: '' }, true)}>fold {count(outside)} outside</Check>}
+      {(answer?.edges ?? []).some(dropsOnly) && <Check on={param('drops') === 'on'} title="show pairs of which only packets are known that the kernel dropped" flip={() => set({ drops: param('drops') === 'on' ? '' : 'on' }, true)}>drops</Check>}
       {!asTable && <button type="button" class="only-wide" title="arrange everything afresh" onClick={() => { places.clear(); tidied.value++; }}>Tidy</button>}
       <button type="button" aria-pressed={asTable} onClick={() => set({ view: asTable ? 'map' : 'table' }, true)}>{asTable ? 'Map' : 'Table'}</button>
     </div>
@@ -153,7 +156,9 @@ function Drawing(props: { name: string; graph: Graph }) {
 
   const all = () => {
     const el = box.current!;
-    view.value = fit(extent([...graph.nodes.keys()].map((id) => at.get(id)!), size), el.clientWidth, el.clientHeight);
+    const space = extent([...graph.nodes.keys()].map((id) => at.get(id)!), size);
+    view.value = fit({ ...space, h: space.h + 40 }, el.clientWidth, el.clientHeight); // 40: edges that go back run below
+
   };
   useLayoutEffect(() => { touched.current = false; all(); }, [tidied.value]);
   useLayoutEffect(() => {
@@ -212,6 +217,10 @@ function Drawing(props: { name: string; graph: Graph }) {
     mapKeys.handle = keys;
     return () => { mapKeys.handle = undefined; };
   });
+  useEffect(() => {
+    document.addEventListener('click', onSecondClick, true);
+    return () => document.removeEventListener('click', onSecondClick, true);
+  }, []);
   useEffect(() => { // a link with a selection shows it
     const id = param('select').replace(/^node:/, '');
     if (graph.nodes.has(id)) showNode(id);
@@ -237,6 +246,23 @@ function Drawing(props: { name: string; graph: Graph }) {
       <Legend />
     </div>
   );
+}
+
+/** The first half of a double click. The panel that it opens may push the node from under the pointer, so the second half is told by time and place, not by target. */
+let clicked: { id: string; time: number; x: number; y: number } | undefined;
+
+function onNodeClick(e: MouseEvent, id: string): void {
+  clicked = { id, time: e.timeStamp, x: e.clientX, y: e.clientY };
+  set({ select: `node:${id}` });
+}
+
+function onSecondClick(e: MouseEvent): void {
+  const first = clicked;
+  clicked = undefined;
+  if (!first || e.timeStamp - first.time > 450 || Math.hypot(e.clientX - first.x, e.clientY - first.y) > 8) return;
+  e.stopPropagation();
+  e.preventDefault();
+  openAndFocus(first.id);
 }
 
 function openAndFocus(id: string): void {
@@ -314,7 +340,7 @@ function NodeBox(props: { node: Node; at: Point; size: Size; tab: boolean; selec
     <button
       type="button" class={cls} data-node={n.id} tabIndex={props.tab ? 0 : -1} title={`${n.name}\n${exactBytes(moved)}\n${plural(n.connections ?? 0, 'connection')}, ${plural(failures, 'failure')}`}
       style={{ left: `${at.x}px`, top: `${at.y}px`, width: `${size.w}px`, height: `${size.h}px` }}
-      onFocus={props.onFocus} onClick={() => set({ select: `node:${n.id}` })} onDblClick={() => openAndFocus(n.id)}
+      onFocus={props.onFocus} onClick={(e) => onNodeClick(e, n.id)}
       onPointerEnter={() => props.onHover(true)} onPointerLeave={() => props.onHover(false)}
     >
       <span class="name">{n.folds ? `${n.folds} ${n.name}` : n.name}</span>
@@ -342,10 +368,24 @@ function doors(g: Graph, at: Places, size: Size): Map<string, { from: Point; to:
   return out;
 }
 
+/** Whether an edge ends in the column it begins in, at another node. */
+const beneath = ({ from, to }: { from: Point; to: Point }, size: Size) => Math.abs(to.x + size.w - from.x) < 4 && Math.abs(to.y - from.y) > size.h / 2;
+
+/** The tip of an edge: it enters a node from the left, and in its own column from the right. */
+function tip({ from, to }: { from: Point; to: Point }, size: Size, w: number): string {
+  const half = 3.5 + w / 2;
+  const [x, back] = beneath({ from, to }, size) ? [to.x + size.w + 1, 8 + w / 2] : [to.x - 1, -8 - w / 2];
+  return `M${x + back} ${to.y - half}L${x} ${to.y}L${x + back} ${to.y + half}z`;
+}
+
 function course({ from, to }: { from: Point; to: Point }, size: Size): string {
   if (to.x > from.x) {
     const bend = Math.max(30, (to.x - from.x) / 2);
     return `M${from.x} ${from.y}C${from.x + bend} ${from.y} ${to.x - bend - 7} ${to.y} ${to.x - 7} ${to.y}`;
+  }
+  if (beneath({ from, to }, size)) { // in one column: a bow at its right
+    const bow = from.x + 28 + Math.min(40, Math.abs(to.y - from.y) / 4);
+    return `M${from.x} ${from.y}C${bow} ${from.y} ${bow} ${to.y} ${to.x + size.w + 7} ${to.y}`;
   }
   const low = Math.max(from.y, to.y) + size.h + 18; // back to the left, or to itself: around below
   return `M${from.x} ${from.y}C${from.x + 60} ${from.y} ${from.x + 60} ${low} ${from.x - 10} ${low}L${to.x + 10} ${low}C${to.x - 60} ${low} ${to.x - 60} ${to.y} ${to.x - 7} ${to.y}`;
@@ -364,13 +404,13 @@ function Edges(props: { graph: Graph; at: Places; size: Size; lit: string; label
         const d = course({ from, to }, size);
         const on = touches(e);
         const w = widthOf(e);
-        const cls = ['edge', broken(e) ? 'failing' : trouble(e) ? 'troubled' : '', on ? 'on' : some ? 'faded' : ''].join(' ');
+        const cls = ['edge', broken(e) ? 'failing' : trouble(e) ? 'troubled' : e.connections ? '' : 'idle', on ? 'on' : some ? 'faded' : ''].join(' ');
         const label = labels.get(e.id);
         return (
           <g key={e.id} class={cls} data-edge={e.id} onPointerEnter={() => props.hover(`edge:${e.id}`)} onPointerLeave={() => props.hover('')}>
             <path class="hit" d={d} />
             <path class="line" d={d} stroke-width={w} />
-            <path class="tip" d={`M${to.x - 9 - w / 2} ${to.y - 3.5 - w / 2}L${to.x - 1} ${to.y}L${to.x - 9 - w / 2} ${to.y + 3.5 + w / 2}z`} />
+            <path class="tip" d={tip({ from, to }, size, w)} />
             {label && <text x={label.x} y={label.y}>{label.text}</text>}
           </g>
         );
@@ -402,9 +442,10 @@ function labelled(g: Graph, ends: Map<string, { from: Point; to: Point }>, lit: 
 }
 
 function labelOf(e: Edge, lit: boolean, rates: boolean): string {
-  const bad = [e.failures && `${count(e.failures)}${lit ? ' failed' : ''}`, e.drops && `${count(e.drops)}${lit ? ' dropped' : ''}`].filter(Boolean).join(', ');
-  const speed = (lit || (rates && !bad)) && e.rate >= 1 ? rate(e.rate) : '';
-  return [bad && `▲ ${bad}`, speed].filter(Boolean).join(' · ');
+  const failed = e.failures ? `▲ ${count(e.failures)}${lit ? ' failed' : ''}` : '';
+  const dropped = e.drops && (lit || !e.connections) ? `${count(e.drops)} dropped` : '';
+  const speed = (lit || (rates && !failed)) && e.rate >= 1 ? rate(e.rate) : '';
+  return [failed, dropped, speed].filter(Boolean).join(' · ');
 }
 
 /** A point of the curve that course draws. */
@@ -453,7 +494,7 @@ const partColumns: Column<Part>[] = [
 function SlimPart(p: Part) {
   return (
     <div>
-      <p class="line"><Sign mark={p.part.failures || p.part.drops ? 'error' : 'ok'} /><b>{p.source.folds ? `${p.source.folds} ` : ''}{p.source.name}</b><span class="dim">→</span><b>{p.target.folds ? `${p.target.folds} ` : ''}{p.target.name}</b><span class="dim">:{p.part.port}</span></p>
+      <p class="line"><Sign mark={p.part.failures ? 'error' : p.part.connections ? 'ok' : 'drop'} /><b>{p.source.folds ? `${p.source.folds} ` : ''}{p.source.name}</b><span class="dim">→</span><b>{p.target.folds ? `${p.target.folds} ` : ''}{p.target.name}</b><span class="dim">:{p.part.port}</span></p>
       <p class="line dim"><span>{rate(p.part.bytes_per_second ?? 0)}</span><span>{plural(p.part.connections ?? 0, 'conn', 'conns')}</span>{p.part.failures ? <span class="bad">{count(p.part.failures)} failed</span> : null}{p.part.retransmits ? <span>{count(p.part.retransmits)} retr.</span> : null}</p>
     </div>
   );
@@ -471,7 +512,7 @@ function EdgeTable(props: { graph: Graph }) {
     <Table
       label="Edges of the map" rows={rows} columns={partColumns} keyOf={(p) => `${p.part.source}>${p.part.target}>${p.part.transport}>${p.part.port}`}
       selected="" open={(p) => set({ select: `edge:${p.edge.id}` })} sort={sort} onSort={(s) => set({ sort: s === '-rate' ? '' : s }, true)} slim={SlimPart} hold
-      rowClass={(p) => [trouble(p.edge) && (p.part.failures || p.part.drops) ? 'failed' : '', param('select') === `edge:${p.edge.id}` ? 'selected' : ''].join(' ')}
+      rowClass={(p) => [p.part.failures ? 'failed' : '', param('select') === `edge:${p.edge.id}` ? 'selected' : ''].join(' ')}
     />
   );
 }

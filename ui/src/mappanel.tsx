@@ -20,7 +20,7 @@ export function EdgePanel(props: { edge: Edge; graph: Graph; windowNS: number })
             <tr key={p.source + p.target + p.transport + p.port}>
               <td><span class="dim">{p.transport} </span><Value field="port" value={p.port} /></td>
               <td class="right" title={`${grouped(p.open ?? 0)} open`}>{count(p.connections ?? 0)}</td>
-              <td class={`right ${p.failures || p.drops ? 'bad' : 'dim'}`}>{p.failures || !p.drops ? count(p.failures ?? 0) : `${count(p.drops)} dropped`}</td>
+              <td class={`right ${p.failures ? 'bad' : 'dim'}`}>{p.failures || !p.drops ? count(p.failures ?? 0) : `${count(p.drops)} dropped`}</td>
               <td class="right" title={exactBytes((p.bytes_sent ?? 0) + (p.bytes_received ?? 0))}>{rate(p.bytes_per_second ?? 0)}</td>
               <td class="right" title={p.rtt_ns ? exactDuration(p.rtt_ns) : ''}>{p.rtt_ns ? duration(p.rtt_ns) : ''}</td>
             </tr>

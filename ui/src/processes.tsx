@@ -39,7 +39,9 @@ function useEvents(): Answer<Row[]> {
   const { since, until } = range.value;
   return useAnswer(`${since}|${until}|${filter.value}`, async (stop) => {
     const a = await get<EventAnswer>('processes', { events: 'true', since, until, filter: filter.value, last: String(mostEvents) }, stop);
-    return (a.processes ?? []).filter((r) => str(r, 'action') !== 'running');
+    const rows = (a.processes ?? []).filter((r) => str(r, 'action') !== 'running');
+    const forks = rows.some((r) => str(r, 'action') === 'fork'); // an exec of a process that was forked is no second start
+    return forks ? rows.filter((r) => str(r, 'action') !== 'exec') : rows;
   }, live.value ? 3000 : 0);
 }
 
@@ -84,6 +86,9 @@ function allColumns(boot: number, open: (p: Proc) => boolean): Column<Proc>[] {
   ];
 }
 
+/** The kernel's threads hang below one process: they begin folded. */
+const isKernel = (p: Proc) => num(p.row, 'process.pid') === 2 && num(p.row, 'process.parent_pid') === 0;
+
 function usePageKeys(events: readonly Row[]): void {
   useEffect(() => {
     const handle = (e: KeyboardEvent): boolean => {
@@ -124,7 +129,7 @@ export function Processes() {
   }, [tree.data, events.data, withEnded]);
 
   const big = model.alive > openUpTo && !filter.value;
-  const isOpen = (p: Proc) => p.children.length > 0 && (toggled.value.get(p.id) ?? (!big || p.level < 2));
+  const isOpen = (p: Proc) => p.children.length > 0 && (toggled.value.get(p.id) ?? (!isKernel(p) && (!big || p.level < 2)));
   const selected = param('select');
   const columns = useMemo(() => columnsFor(model.boot, selected !== '', isOpen), [model, toggled.value, selected !== '']);
   const rows = useMemo(() => {

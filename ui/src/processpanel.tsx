@@ -21,7 +21,7 @@ export function ProcessPanel(props: { id: string; proc: Proc | undefined; row: R
       <p class="lead">{life(row, exit, boot)}</p>
       {args.length > 0 && (
         <div class="commandline">
-          <code>{args.map(shellWord).join(' ')}{row.process && str(row, 'process.args_truncated') === 'true' ? ' …' : ''}</code>
+          <code tabIndex={0}>{args.map(shellWord).join(' ')}{row.process && str(row, 'process.args_truncated') === 'true' ? ' …' : ''}</code>
           <button type="button" class="plain link" onClick={() => void copy(args.map(shellWord).join(' '), 'the command line')}>copy</button>
         </div>
       )}

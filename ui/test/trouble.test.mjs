@@ -27,7 +27,7 @@ test('a lost connection says so, and comes back by itself without a gap', async 
   const paused = await fetch(`${mock.url}/api/v1/flows?last=400`).then((r) => r.json());
   const held = new Set(await page.evaluate(() => fetch('/api/v1/flows?last=1').then(() => [...document.querySelectorAll('.table [role=row][data-key]')].map((r) => r.dataset.key))));
   const inSight = paused.flows.filter((f) => f.direction === 'outbound').slice(-12, -8);
-  for (const f of inSight) assert.ok(held.has(`${f.flow.id}o@${f.end_time}`), `the record of ${f.end_time} is missing`);
+  for (const f of inSight) assert.ok(held.has(`${f.flow.id}.o@${f.end_time}`), `the record of ${f.end_time} is missing`);
   await page.close();
   await mock.close();
 });

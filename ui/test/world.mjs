@@ -115,7 +115,7 @@ export function world({ seed = 7, nodes = 0, minutes = 20, perSecond = 1.6 } = {
     boots(s.main);
     const names = [...services.keys()];
     const gateways = names.slice(13, 25);
-    links.push([name, pick(['postgresql', 'redis-server', 'kafka', ...names.slice(0, 20)]), 0.6, 400, 3000, rnd() < 0.05 ? 0.3 : 0]);
+    links.push([name, pick(['postgresql', 'redis-server', 'kafka', 'auth', 'payments', 'search', 'postgresql']), 0.6, 400, 3000, rnd() < 0.05 ? 0.3 : 0]);
     if (i >= 12) links.push([pick(gateways), name, 0.5, 400, 3000, 0]);
     else links.push(['nginx', name, 1, 400, 3000, 0]);
   }

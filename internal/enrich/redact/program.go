@@ -2,7 +2,8 @@ package redact
 
 import "bytes"
 
-// program is a group of programs that take a secret by a short flag.
+// program is a group of programs that take a secret, or a script that may hold
+// one, by a short flag.
 type program uint8
 
 const (
@@ -20,6 +21,7 @@ const (
 	openssl     // -k
 	ftpClient   // -u user,password
 	httpie      // -a user:password
+	shell       // -c script
 )
 
 var programs = map[string]program{
@@ -35,13 +37,14 @@ var programs = map[string]program{
 	"helm": loginClient, "oras": loginClient, "az": loginClient, "oc": loginClient, "crane": loginClient,
 	"7z": archiver, "7za": archiver, "7zr": archiver, "7zz": archiver, "rar": archiver, "unrar": archiver,
 	"openssl": openssl, "lftp": ftpClient,
+	"sh": shell, "bash": shell, "dash": shell, "ash": shell, "zsh": shell, "ksh": shell, "fish": shell, "su": shell, "runuser": shell,
 }
 
 // families are programs that are known by how their names begin.
 var families = []struct {
 	prefix  string
 	program program
-}{{"mysql", mysqlClient}, {"mariadb", mysqlClient}, {"ldap", ldapClient}, {"snmp", snmpClient}}
+}{{"mysql", mysqlClient}, {"mariadb", mysqlClient}, {"ldap", ldapClient}, {"snmp", snmpClient}, {"python", shell}}
 
 func programOf(name []byte) (program, bool) {
 	if p, ok := programs[string(name)]; ok {

@@ -1,6 +1,6 @@
 // Package redact replaces the secrets in command lines, URLs and headers by ***.
 //
-// One pass from left to right over arguments that are joined by NUL:
+// A pass goes from left to right over arguments that are joined by NUL:
 //
 //	at a word    a flag whose value follows (--password x, mysql -px), Bearer x, a token known by its shape
 //	at = and :   look back for the key; if it is denied, replace the value
@@ -15,7 +15,7 @@ import "bytes"
 
 const mask = "***"
 
-// maxWord bounds how far a password is followed to its @, so that no input
+// maxWord bounds the user and password of a Go data source, so that no input
 // takes quadratic time.
 const maxWord = 256
 
@@ -42,7 +42,31 @@ func New(extra []string) *Rules {
 // Args appends the redacted form of src to dst and returns it. src is a list
 // of arguments joined by NUL, or one text. cut says that src lacks its end, so
 // that what looks harmless may be the beginning of a secret.
+//
+// Where something was replaced, the outcome is looked at again until nothing
+// changes: text that is put together against the rules of quoting can look
+// different without its secrets.
 func (r *Rules) Args(dst, src []byte, cut bool) []byte {
+	from := len(dst)
+	dst = r.pass(dst, src, cut)
+	for n := 0; n < maxPasses && !bytes.Equal(dst[from:], src); n++ {
+		end := len(dst)
+		dst = r.pass(dst, dst[from:end], cut)
+		src = dst[from:end]
+		if bytes.Equal(dst[end:], src) {
+			return dst[:end]
+		}
+		dst = dst[:from+copy(dst[from:], dst[end:])]
+		src = nil
+	}
+	return dst
+}
+
+// maxPasses bounds how often an outcome is looked at again; two are rarely
+// needed.
+const maxPasses = 8
+
+func (r *Rules) pass(dst, src []byte, cut bool) []byte {
 	s := scan{rules: r, in: src, out: dst, cut: cut, stop: -1}
 	for s.i < len(s.in) {
 		if s.in[s.i] == 0 {
@@ -68,9 +92,10 @@ type scan struct {
 
 	start   int  // of the argument at i
 	stop    int  // its end, if not before i
+	atLess  int  // up to here there is no @
 	floor   int  // end of the last replaced value: keys don't reach before it
 	quote   byte // quote that is open at i, in this argument
-	script  bool // the argument is a script (sh -c): words in it end at blanks
+	script  bool // the argument is a shell's script (sh -c): values in it end with their words
 	program program
 	login   bool
 }
@@ -80,7 +105,7 @@ func (s *scan) argument() {
 	s.out = append(s.out, 0)
 	s.i++
 	s.start, s.stop, s.quote = s.i, -1, 0
-	s.script = isScriptFlag(previous)
+	s.script = s.program == shell && isScriptFlag(previous)
 }
 
 // isScriptFlag reports -c, -ec, -lc and the like.
@@ -212,7 +237,11 @@ func (s *scan) flag() bool {
 	}
 	if dashes == 1 {
 		if how, length := s.program.short(name, s.login); how != 0 {
-			return s.shortFlag(how, length)
+			done := s.shortFlag(how, length)
+			if done && len(name) > length && s.rules.flag(name) {
+				s.hideNext() // -pwd x: the secret may be "wd", or x
+			}
+			return done
 		}
 	}
 	if s.i+n == len(s.in) || n == len(in) || (in[n] != 0 && !isBlank(in[n])) || !s.rules.flag(name) {
@@ -228,6 +257,22 @@ func (s *scan) flag() bool {
 	s.copyFlag(next)
 	s.hide(s.followingEnd(next))
 	return true
+}
+
+// hideNext hides the argument or word that follows i.
+func (s *scan) hideNext() {
+	next := s.i + 1
+	if s.i >= len(s.in) || (s.in[s.i] != 0 && !isBlank(s.in[s.i])) {
+		return
+	}
+	for s.in[next-1] != 0 && next < len(s.in) && isBlank(s.in[next]) {
+		next++
+	}
+	if s.looksLikeFlag(next) {
+		return
+	}
+	s.copyFlag(next)
+	s.hide(s.followingEnd(next))
 }
 
 // copyFlag copies up to the value at next, which may be in the next argument.
@@ -290,7 +335,7 @@ func (s *scan) shortFlag(how shortKind, length int) bool {
 		s.copyTo(value)
 	}
 	end := s.followingEnd(s.i)
-	if attached && flag == s.start && !s.isScript() {
+	if attached && flag == s.start && !s.script {
 		end = s.argEnd()
 	}
 	if by := how.splits(); by != 0 {
@@ -443,7 +488,7 @@ func (s *scan) assignment(width int) bool {
 		return false
 	}
 	next := s.i + width
-	if k.from == s.start && !s.isScript() && width == 1 {
+	if k.from == s.start && !s.script && width == 1 {
 		if s.harmless(k.name, next) {
 			return false
 		}
@@ -458,11 +503,6 @@ func (s *scan) assignment(width int) bool {
 	s.copyTo(next)
 	s.hide(s.valueEnd(k.quoted))
 	return true
-}
-
-// isScript reports whether the argument at i is a script of several words.
-func (s *scan) isScript() bool {
-	return s.script && bytes.IndexAny(s.in[s.start:s.argEnd()], " \t\n") >= 0
 }
 
 // colon handles "key": value, Header: value and key:value. The last is believed
@@ -693,10 +733,8 @@ func (s *scan) url() bool {
 		return true // not a user: what follows is looked at like any text
 	}
 	if colon >= 0 && authority[0] != '[' && !isNumber(authority[colon+1:]) {
-		word := s.in[from:min(arg, from+maxWord)]
-		word = word[:blankEnd(word)]
-		if at := bytes.LastIndexByte(word, '@'); at >= 0 {
-			s.userInfo(web, from+at)
+		if at := s.lastAt(from); at >= 0 {
+			s.userInfo(web, at)
 			return true
 		}
 		if s.cut && stop == arg && !bytes.Contains(authority, []byte(mask)) {
@@ -710,6 +748,22 @@ func (s *scan) url() bool {
 		s.hide(stop)
 	}
 	return true
+}
+
+// lastAt is the place of the last @ in the word at from, -1 if there is none;
+// a word without is looked through once.
+func (s *scan) lastAt(from int) int {
+	if from < s.atLess {
+		return -1
+	}
+	word := s.in[from:]
+	word = word[:blankEnd(word)]
+	at := bytes.LastIndexByte(word, '@')
+	if at < 0 {
+		s.atLess = from + len(word)
+		return -1
+	}
+	return from + at
 }
 
 // userInfo hides the password before the @ at the given place. Tokens are often

@@ -62,27 +62,22 @@ var hooks = []kernel.Hook{
 	{
 		What:    "connections that stay open",
 		Without: "connections before they end",
-		Tiers: []kernel.Tier{
-			{
-				Name: "iter bpf_sk_storage_map", Program: "tcp_sweep", Over: "conn_by_socket",
-				Needs: []*kernel.Probe{kernel.HaveSkStorageTracing},
-			},
-			{
-				Name: "iter bpf_map_elem", Program: "tcp_sweep_hash", Over: "conn_by_address",
-				Needs: []*kernel.Probe{kernel.HaveIter},
-			},
-		},
+		Tiers: []kernel.Tier{{
+			Name: "iter bpf_map_elem", Program: "tcp_sweep", Over: "conn_by_socket",
+			Needs: []*kernel.Probe{kernel.HaveIter},
+		}},
 	},
 	{
 		What:    "the owners of sockets that were open before the start",
 		Without: "their process, until one reads from them",
 		Tiers: []kernel.Tier{
 			{
+				// The helper that makes a socket of a file came with this one.
 				Name: "iter task_file", Program: "tcp_task_file",
 				Needs: []*kernel.Probe{kernel.HaveSkStorageTracing},
 			},
 			{
-				Name: "iter task_file by address", Program: "tcp_task_file_old",
+				Name: "iter task_file by address", Program: "tcp_file_old",
 				Needs: []*kernel.Probe{kernel.HaveIter},
 			},
 		},

@@ -23,7 +23,7 @@ import (
 func (in *instance) Start(o *kernel.Object, out *event.Batch) error {
 	in.object = o
 	var errs []error
-	for _, program := range []string{"tcp_task_file", "tcp_task_file_old"} {
+	for _, program := range []string{"tcp_task_file", "tcp_file_old"} {
 		if _, err := o.Iterate(program); err != nil {
 			errs = append(errs, fmt.Errorf("sockets open before the start: %w", err))
 		}
@@ -68,10 +68,8 @@ func (in *instance) Tick(now int64, _ *event.Batch) error {
 // come by the ring, like all others.
 func (in *instance) sweep(now int64) error {
 	in.swept = now
-	for _, program := range []string{"tcp_sweep", "tcp_sweep_hash"} {
-		if _, err := in.object.Iterate(program); err != nil {
-			return fmt.Errorf("report open connections: %w", err)
-		}
+	if _, err := in.object.Iterate("tcp_sweep"); err != nil {
+		return fmt.Errorf("report open connections: %w", err)
 	}
 	return nil
 }

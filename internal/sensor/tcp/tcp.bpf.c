@@ -22,7 +22,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* ---- what the loader found out about this kernel ---- */
 
-volatile const bool use_storage;      /* sockets carry our state, else a hash does */
 volatile const bool use_lock;         /* bpf_spin_lock may be used in tracing */
 volatile const bool use_cookie;       /* bpf_get_socket_cookie may be used in tracing */
 volatile const __u64 interval_ns = 5000000000ULL;
@@ -146,23 +145,23 @@ struct conn {
 	__u8 reserved[5];
 };
 
-/* Socket -> state. Freed by the kernel with the socket. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct conn);
-} conn_by_socket SEC(".maps");
-
-/* The same before Linux 5.11, by the address of the socket. Deleted at
- * tcp_destroy_sock; an insert that fails is counted as lost. */
+/*
+ * Socket, by its address -> state. Deleted at tcp_destroy_sock, which every
+ * TCP socket passes; an insert that finds it full is counted as lost. User
+ * space sets the size.
+ *
+ * Not socket storage: it costs a quarter more per connection (an allocation
+ * charged to the process and freed by RCU), and walking it while sockets end
+ * crashes Linux 7.2 (__bpf_sk_storage_map_seq_show() reads the owner of an
+ * element that was unlinked meanwhile).
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__type(value, struct conn);
-} conn_by_address SEC(".maps");
+} conn_by_socket SEC(".maps");
 
 /* What a new value starts as. */
 static const struct conn no_conn;
@@ -369,9 +368,7 @@ static __always_inline struct conn *conn_of(void *sk)
 {
 	__u64 key = (__u64)sk;
 
-	if (use_storage)
-		return bpf_sk_storage_get(&conn_by_socket, sk, 0, 0);
-	return bpf_map_lookup_elem(&conn_by_address, &key);
+	return bpf_map_lookup_elem(&conn_by_socket, &key);
 }
 
 static __always_inline struct conn *make_conn(struct tcp_sock *tp)
@@ -379,12 +376,8 @@ static __always_inline struct conn *make_conn(struct tcp_sock *tp)
 	__u64 key = (__u64)tp;
 	struct conn *c;
 
-	if (use_storage) {
-		c = bpf_sk_storage_get(&conn_by_socket, tp, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	} else {
-		bpf_map_update_elem(&conn_by_address, &key, &no_conn, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(&conn_by_address, &key);
-	}
+	bpf_map_update_elem(&conn_by_socket, &key, &no_conn, BPF_NOEXIST);
+	c = bpf_map_lookup_elem(&conn_by_socket, &key);
 	if (!c)
 		ghost_count_lost();
 	return c;
@@ -566,8 +559,15 @@ static __always_inline void unlock(struct conn *c)
 		bpf_spin_unlock(&c->lock);
 }
 
+/* too_late tells the sweep that the connection ended while it looked, and that
+ * its memory may even hold another. */
+static __always_inline bool too_late(const struct conn *c, __u64 id)
+{
+	return c->ended || c->id != id;
+}
+
 /* emit_final sends the last record of a connection. */
-static __always_inline void emit_final(struct conn *c, const struct totals *t)
+static __always_inline void emit_final(struct conn *c, __u64 id, const struct totals *t)
 {
 	struct flow *f = ghost_reserve(flow, 0);
 	bool late;
@@ -577,10 +577,11 @@ static __always_inline void emit_final(struct conn *c, const struct totals *t)
 	describe(f, c, t, CLOSE);
 	f->flags |= FINAL;
 	lock(c);
-	late = c->ended;
-	c->ended = 1;
-	if (!late)
+	late = too_late(c, id);
+	if (!late) {
+		c->ended = 1;
 		tell(f, c, t);
+	}
 	unlock(c);
 	if (late)
 		bpf_ringbuf_discard(f, BPF_RB_NO_WAKEUP);
@@ -590,7 +591,7 @@ static __always_inline void emit_final(struct conn *c, const struct totals *t)
 
 /* emit_part sends what changed. What finds the ring full is not lost: the next
  * sweep tells it. */
-static __always_inline void emit_part(struct conn *c, const struct totals *t, __u8 state)
+static __always_inline void emit_part(struct conn *c, __u64 id, const struct totals *t, __u8 state)
 {
 	struct flow *f = bpf_ringbuf_reserve(&ghost_events, sizeof(*f), 0);
 	bool late;
@@ -600,7 +601,7 @@ static __always_inline void emit_part(struct conn *c, const struct totals *t, __
 	ghost_stamp(&f->h, 0);
 	describe(f, c, t, state);
 	lock(c);
-	late = c->ended;
+	late = too_late(c, id);
 	if (!late)
 		tell(f, c, t);
 	unlock(c);
@@ -723,7 +724,7 @@ static __always_inline void finish(struct conn *c, struct tcp_sock *tp)
 	last_totals(&t, c);
 	if (c->flags & CONNECTED)
 		leave(c);
-	emit_final(c, &t);
+	emit_final(c, c->id, &t);
 }
 
 /* A socket that failed to connect may be connected again, or listen. */
@@ -780,7 +781,7 @@ static __always_inline void on_established(struct tcp_sock *tp, int old)
 
 	if (!c)
 		return;
-	if (c->begun) {
+	if (c->begun && (c->state == SYN_SENT || c->state == SYN_RECV)) {
 		c->established = bpf_ktime_get_ns();
 	} else {
 		begin(c, tp, COMPLETE);
@@ -992,8 +993,7 @@ static __always_inline void on_destroy(struct conn *c, struct tcp_sock *tp)
 	__u64 key = (__u64)tp;
 
 	finish(c, tp);
-	if (!use_storage)
-		bpf_map_delete_elem(&conn_by_address, &key);
+	bpf_map_delete_elem(&conn_by_socket, &key);
 }
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -1007,8 +1007,7 @@ int BPF_PROG(tcp_destroy, struct sock *sk)
 	return 0;
 }
 
-/* Nothing is left to do where the program has been: the state says that it
- * ended, or is gone. */
+/* Nothing is left to do where the program has been: the state is gone. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(twin_destroy, struct sock *sk)
 {
@@ -1036,52 +1035,51 @@ static __always_inline bool due(const struct conn *c)
 	return (__s64)age >= (__s64)(c->seen ? interval_ns - interval_ns / 4 : interval_ns / 4);
 }
 
-static __always_inline void sweep(struct conn *c, struct tcp_sock *tp, const bool probe)
+/* stale tells whether c is of another socket: the end of its own was missed,
+ * and counted so. A socket that ends at this moment is not stale. */
+static __always_inline bool stale(const struct conn *c, struct tcp_sock *tp)
 {
+	__u64 cookie = BPF_CORE_READ(tp, SK.__sk_common.skc_cookie.counter);
+
+	barrier();
+	return !(c->id >> 63) && cookie != c->id && !c->ended;
+}
+
+/* The socket may end while we look: its memory stays that of a socket, and
+ * what was read of it is told only if it had not ended by then. */
+static __always_inline void sweep(struct conn *c, struct tcp_sock *tp)
+{
+	__u64 key = (__u64)tp, id = c->id;
 	struct totals t;
 
 	if (!c->begun || c->ended)
 		return;
+	if (stale(c, tp)) {
+		bpf_map_delete_elem(&conn_by_socket, &key);
+		return;
+	}
 	if (c->flags & LISTENER) {
-		emit_drops(c, READ(tp, SK.sk_drops.counter));
+		emit_drops(c, BPF_CORE_READ(tp, SK.sk_drops.counter));
 		return;
 	}
 	if (!due(c))
 		return;
-	read_totals(&t, tp, true, probe);
+	read_totals(&t, tp, true, true);
 	last_totals(&t, c);
 	if (!c->named)
-		name(c, tp, probe);
+		name(c, tp, true);
 	if (c->flags & CLOSED) { /* the application keeps a dead socket */
-		emit_final(c, &t);
+		emit_final(c, id, &t);
 		return;
 	}
 	if (c->seen && !changed(c, &t))
 		return;
 	meet(c);
-	emit_part(c, &t, READ(tp, SK.__sk_common.skc_state));
-}
-
-SEC("iter/bpf_sk_storage_map")
-int tcp_sweep(struct bpf_iter__bpf_sk_storage_map *ctx)
-{
-	struct sock *sk = ctx->sk;
-	struct tcp_sock *tp;
-	struct conn *c;
-
-	if (!sk)
-		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return 0;
-	c = conn_of(tp); /* ctx->value is the same, but cannot be locked */
-	if (c)
-		sweep(c, tp, false);
-	return 0;
+	emit_part(c, id, &t, BPF_CORE_READ(tp, SK.__sk_common.skc_state));
 }
 
 SEC("iter/bpf_map_elem")
-int tcp_sweep_hash(struct bpf_iter__bpf_map_elem *ctx)
+int tcp_sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	__u64 *at = ctx->key;
 	struct conn *c;
@@ -1090,9 +1088,9 @@ int tcp_sweep_hash(struct bpf_iter__bpf_map_elem *ctx)
 	if (!at)
 		return 0;
 	key = *at;
-	c = bpf_map_lookup_elem(&conn_by_address, &key);
+	c = bpf_map_lookup_elem(&conn_by_socket, &key); /* ctx->value cannot be locked */
 	if (c)
-		sweep(c, (void *)key, true);
+		sweep(c, (void *)key);
 	return 0;
 }
 
@@ -1236,7 +1234,7 @@ int tcp_task_file(struct bpf_iter__task_file *ctx)
 /* Before Linux 5.11 nothing turns a file into a typed socket: note whose it is
  * by its address, and let tcp_iter do the rest. */
 SEC("iter/task_file")
-int tcp_task_file_old(struct bpf_iter__task_file *ctx)
+int tcp_file_old(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;

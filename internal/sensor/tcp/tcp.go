@@ -31,15 +31,20 @@ var Sensor = sensor.Def{
 type Options struct {
 	// How often a connection that stays open is reported.
 	Interval time.Duration `yaml:"interval"`
+	// How many sockets can be watched at a time. Memory is taken as they come,
+	// save 16 bytes for each that could; what comes beyond is counted as lost.
+	Sockets uint32 `yaml:"sockets"`
 }
 
 const (
 	defaultInterval = 5 * time.Second
 	leastInterval   = 100 * time.Millisecond
+	defaultSockets  = 65536
 )
 
 type instance struct {
 	interval time.Duration
+	sockets  uint32
 	tick     int64    // nanoseconds of a jiffy
 	resets   []string // enum sk_rst_reason of this kernel
 
@@ -48,18 +53,21 @@ type instance struct {
 }
 
 func open(decode func(any) error) (sensor.Instance, error) {
-	o := Options{Interval: defaultInterval}
+	o := Options{Interval: defaultInterval, Sockets: defaultSockets}
 	if err := decode(&o); err != nil {
 		return nil, err
 	}
 	if o.Interval < leastInterval {
 		return nil, fmt.Errorf("interval: %s is less than %s", o.Interval, leastInterval)
 	}
+	if o.Sockets == 0 {
+		return nil, fmt.Errorf("sockets: must not be 0")
+	}
 	tick, err := jiffy()
 	if err != nil {
 		return nil, err
 	}
-	return &instance{interval: o.Interval, tick: tick, resets: resetNames()}, nil
+	return &instance{interval: o.Interval, sockets: o.Sockets, tick: tick, resets: resetNames()}, nil
 }
 
 // jiffy returns the length of the kernel's tick. The coarse clocks advance
@@ -111,17 +119,9 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	storage := kernel.HaveSkStorageTracing.Have() == nil
-	if storage {
-		spec.Maps["conn_by_address"].MaxEntries = 1
-	}
-	for name, value := range map[string]any{
-		"use_storage": storage,
-		"interval_ns": uint64(in.interval),
-	} {
-		if err := spec.Variables[name].Set(value); err != nil {
-			return nil, fmt.Errorf("set %s: %w", name, err)
-		}
+	spec.Maps["conn_by_socket"].MaxEntries = in.sockets
+	if err := spec.Variables["interval_ns"].Set(uint64(in.interval)); err != nil {
+		return nil, fmt.Errorf("set interval_ns: %w", err)
 	}
 	return spec, chooseHelpers(spec)
 }

@@ -159,7 +159,6 @@ type tcpTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcpMapConnByAddress     = "conn_by_address"
 	tcpMapConnBySocket      = "conn_by_socket"
 	tcpMapEndsByTuple       = "ends_by_tuple"
 	tcpMapGhostEvents       = "ghost_events"
@@ -167,15 +166,14 @@ const (
 	tcpMapListenerByAddress = "listener_by_address"
 	tcpMapOwnerByAddress    = "owner_by_address"
 	tcpProgTcpDestroy       = "tcp_destroy"
+	tcpProgTcpFileOld       = "tcp_file_old"
 	tcpProgTcpFirstRead     = "tcp_first_read"
 	tcpProgTcpIter          = "tcp_iter"
 	tcpProgTcpRecvReset     = "tcp_recv_reset"
 	tcpProgTcpSendReset     = "tcp_send_reset"
 	tcpProgTcpSetState      = "tcp_set_state"
 	tcpProgTcpSweep         = "tcp_sweep"
-	tcpProgTcpSweepHash     = "tcp_sweep_hash"
 	tcpProgTcpTaskFile      = "tcp_task_file"
-	tcpProgTcpTaskFileOld   = "tcp_task_file_old"
 	tcpProgTwinDestroy      = "twin_destroy"
 	tcpProgTwinSetState     = "twin_set_state"
 	tcpVarContract          = "contract"
@@ -184,7 +182,6 @@ const (
 	tcpVarIntervalNs        = "interval_ns"
 	tcpVarUseCookie         = "use_cookie"
 	tcpVarUseLock           = "use_lock"
-	tcpVarUseStorage        = "use_storage"
 )
 
 // loadTcp returns the embedded CollectionSpec for tcp.
@@ -229,25 +226,23 @@ type tcpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpProgramSpecs struct {
-	TcpDestroy     *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
-	TcpFirstRead   *ebpf.ProgramSpec `ebpf:"tcp_first_read"`
-	TcpIter        *ebpf.ProgramSpec `ebpf:"tcp_iter"`
-	TcpRecvReset   *ebpf.ProgramSpec `ebpf:"tcp_recv_reset"`
-	TcpSendReset   *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
-	TcpSetState    *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
-	TcpSweep       *ebpf.ProgramSpec `ebpf:"tcp_sweep"`
-	TcpSweepHash   *ebpf.ProgramSpec `ebpf:"tcp_sweep_hash"`
-	TcpTaskFile    *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
-	TcpTaskFileOld *ebpf.ProgramSpec `ebpf:"tcp_task_file_old"`
-	TwinDestroy    *ebpf.ProgramSpec `ebpf:"twin_destroy"`
-	TwinSetState   *ebpf.ProgramSpec `ebpf:"twin_set_state"`
+	TcpDestroy   *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
+	TcpFileOld   *ebpf.ProgramSpec `ebpf:"tcp_file_old"`
+	TcpFirstRead *ebpf.ProgramSpec `ebpf:"tcp_first_read"`
+	TcpIter      *ebpf.ProgramSpec `ebpf:"tcp_iter"`
+	TcpRecvReset *ebpf.ProgramSpec `ebpf:"tcp_recv_reset"`
+	TcpSendReset *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
+	TcpSetState  *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
+	TcpSweep     *ebpf.ProgramSpec `ebpf:"tcp_sweep"`
+	TcpTaskFile  *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
+	TwinDestroy  *ebpf.ProgramSpec `ebpf:"twin_destroy"`
+	TwinSetState *ebpf.ProgramSpec `ebpf:"twin_set_state"`
 }
 
 // tcpMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpMapSpecs struct {
-	ConnByAddress     *ebpf.MapSpec `ebpf:"conn_by_address"`
 	ConnBySocket      *ebpf.MapSpec `ebpf:"conn_by_socket"`
 	EndsByTuple       *ebpf.MapSpec `ebpf:"ends_by_tuple"`
 	GhostEvents       *ebpf.MapSpec `ebpf:"ghost_events"`
@@ -266,7 +261,6 @@ type tcpVariableSpecs struct {
 	IntervalNs     *ebpf.VariableSpec `ebpf:"interval_ns"`
 	UseCookie      *ebpf.VariableSpec `ebpf:"use_cookie"`
 	UseLock        *ebpf.VariableSpec `ebpf:"use_lock"`
-	UseStorage     *ebpf.VariableSpec `ebpf:"use_storage"`
 }
 
 // tcpObjects contains all objects after they have been loaded into the kernel.
@@ -289,7 +283,6 @@ func (o *tcpObjects) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpMaps struct {
-	ConnByAddress     *ebpf.Map `ebpf:"conn_by_address"`
 	ConnBySocket      *ebpf.Map `ebpf:"conn_by_socket"`
 	EndsByTuple       *ebpf.Map `ebpf:"ends_by_tuple"`
 	GhostEvents       *ebpf.Map `ebpf:"ghost_events"`
@@ -300,7 +293,6 @@ type tcpMaps struct {
 
 func (m *tcpMaps) Close() error {
 	return _TcpClose(
-		m.ConnByAddress,
 		m.ConnBySocket,
 		m.EndsByTuple,
 		m.GhostEvents,
@@ -320,39 +312,36 @@ type tcpVariables struct {
 	IntervalNs     *ebpf.Variable `ebpf:"interval_ns"`
 	UseCookie      *ebpf.Variable `ebpf:"use_cookie"`
 	UseLock        *ebpf.Variable `ebpf:"use_lock"`
-	UseStorage     *ebpf.Variable `ebpf:"use_storage"`
 }
 
 // tcpPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpPrograms struct {
-	TcpDestroy     *ebpf.Program `ebpf:"tcp_destroy"`
-	TcpFirstRead   *ebpf.Program `ebpf:"tcp_first_read"`
-	TcpIter        *ebpf.Program `ebpf:"tcp_iter"`
-	TcpRecvReset   *ebpf.Program `ebpf:"tcp_recv_reset"`
-	TcpSendReset   *ebpf.Program `ebpf:"tcp_send_reset"`
-	TcpSetState    *ebpf.Program `ebpf:"tcp_set_state"`
-	TcpSweep       *ebpf.Program `ebpf:"tcp_sweep"`
-	TcpSweepHash   *ebpf.Program `ebpf:"tcp_sweep_hash"`
-	TcpTaskFile    *ebpf.Program `ebpf:"tcp_task_file"`
-	TcpTaskFileOld *ebpf.Program `ebpf:"tcp_task_file_old"`
-	TwinDestroy    *ebpf.Program `ebpf:"twin_destroy"`
-	TwinSetState   *ebpf.Program `ebpf:"twin_set_state"`
+	TcpDestroy   *ebpf.Program `ebpf:"tcp_destroy"`
+	TcpFileOld   *ebpf.Program `ebpf:"tcp_file_old"`
+	TcpFirstRead *ebpf.Program `ebpf:"tcp_first_read"`
+	TcpIter      *ebpf.Program `ebpf:"tcp_iter"`
+	TcpRecvReset *ebpf.Program `ebpf:"tcp_recv_reset"`
+	TcpSendReset *ebpf.Program `ebpf:"tcp_send_reset"`
+	TcpSetState  *ebpf.Program `ebpf:"tcp_set_state"`
+	TcpSweep     *ebpf.Program `ebpf:"tcp_sweep"`
+	TcpTaskFile  *ebpf.Program `ebpf:"tcp_task_file"`
+	TwinDestroy  *ebpf.Program `ebpf:"twin_destroy"`
+	TwinSetState *ebpf.Program `ebpf:"twin_set_state"`
 }
 
 func (p *tcpPrograms) Close() error {
 	return _TcpClose(
 		p.TcpDestroy,
+		p.TcpFileOld,
 		p.TcpFirstRead,
 		p.TcpIter,
 		p.TcpRecvReset,
 		p.TcpSendReset,
 		p.TcpSetState,
 		p.TcpSweep,
-		p.TcpSweepHash,
 		p.TcpTaskFile,
-		p.TcpTaskFileOld,
 		p.TwinDestroy,
 		p.TwinSetState,
 	)

@@ -177,6 +177,7 @@ func TestOptions(t *testing.T) {
 		{func(any) error { return nil }, 5 * time.Second, false},
 		{func(o any) error { o.(*Options).Interval = time.Second; return nil }, time.Second, false},
 		{func(o any) error { o.(*Options).Interval = time.Millisecond; return nil }, 0, true},
+		{func(o any) error { o.(*Options).Sockets = 0; return nil }, 0, true},
 		{func(any) error { return bad }, 0, true},
 	} {
 		in, err := open(c.decode)
