@@ -54,6 +54,7 @@ type test struct {
 	column    int
 	low, high int64
 	match     func(cell []byte) bool // nil: a number
+	equal     []byte                 // where match is no more than equality: with what
 }
 
 // Aliases are the short names of the filter language, with the columns each
@@ -410,7 +411,11 @@ func (p *parser) equal(at, column int, key, text string, quoted bool) (test, err
 	case c.Type == event.Map:
 		return test{column: column, match: attributeMatch(key, match)}, nil
 	}
-	return test{column: column, match: match}, nil
+	one := test{column: column, match: match}
+	if c.Name != "container.id" && !strings.HasSuffix(c.Name, ".address") && text != "" && (quoted || !strings.Contains(text, "*")) {
+		one.equal = []byte(text)
+	}
+	return one, nil
 }
 
 func stringMatch(c *event.Column, text string, quoted bool) func([]byte) bool {

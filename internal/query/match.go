@@ -24,6 +24,22 @@ type prepared struct {
 	codes []uint32
 	dict  segment.Dict
 	hit   []byte // by code: 0 not yet known, 1 matches, 2 does not
+	void  bool   // no code matches
+}
+
+// compareAll finds the codes that equal want, and tells whether there are any.
+func compareAll(hit []byte, d *segment.Dict, want []byte) (some bool) {
+	hit[0] = 2
+	from := uint32(0)
+	for code := 1; code < d.Len(); code++ {
+		until := d.Ends[code]
+		hit[code] = 2
+		if int(until-from) == len(want) && string(d.Data[from:until]) == string(want) {
+			hit[code], some = 1, true
+		}
+		from = until
+	}
+	return some
 }
 
 func (p *prepared) holds(row int32) bool {
@@ -114,6 +130,9 @@ func (m *matcher) narrow(t *term, rows *segment.Rows, picks []int32) ([]int32, e
 		return picks, err
 	}
 	kept := picks[:0]
+	if len(m.ready) == 1 && m.ready[0].void && !t.negate {
+		return kept, nil
+	}
 	if len(m.ready) == 1 && m.ready[0].match == nil && !t.negate {
 		one := &m.ready[0]
 		for _, row := range picks {
@@ -150,6 +169,9 @@ func (m *matcher) prepare(t *term, rows *segment.Rows) error {
 		p := prepared{test: t.tests[i], ints: v.Ints, codes: v.Codes, dict: v.Dict}
 		if p.match != nil {
 			p.hit = m.hitsOf(i, p.dict.Len())
+		}
+		if p.equal != nil {
+			p.void = !compareAll(p.hit, &p.dict, p.equal)
 		}
 		m.ready = append(m.ready, p)
 	}

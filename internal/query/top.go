@@ -32,6 +32,12 @@ func (f *Filter) AddMatch(column int, negate bool, match func(cell []byte) bool)
 	f.terms = append(f.terms, term{negate: negate, tests: []test{{column: column, match: match}}})
 }
 
+// AddEqual asks that a string column's cell is want, which is not empty.
+func (f *Filter) AddEqual(column int, want string) {
+	match := func(cell []byte) bool { return string(cell) == want }
+	f.terms = append(f.terms, term{tests: []test{{column: column, match: match, equal: []byte(want)}}})
+}
+
 // Top returns copies of the first n matching rows in the order of a number
 // column; equal ones stay in the order they came, absent ones are the least.
 func Top(ctx context.Context, s *store.Snapshot, r Request, column int, descending bool, n int) (Result, error) {

@@ -590,7 +590,9 @@ func (r *recogniser) compare(p *plan, c int, t event.Type) {
 	if !segment.IsInt(t) {
 		s, ok := v.(string)
 		match := textCompare(op, s)
-		if r.bad = !ok || match == nil; !r.bad {
+		if r.bad = !ok || match == nil; !r.bad && s != "" && (op == "=" || op == "==") {
+			p.request.Filter.AddEqual(c, s)
+		} else if !r.bad {
 			p.request.Filter.AddMatch(c, false, match)
 		}
 		return

@@ -131,9 +131,8 @@ func narrow(request *query.Request, schema *segment.Schema, column int, op vtab.
 		return false // nothing equals NULL, nor is it more or less
 	}
 	if !schema.IsInt(column) {
-		if s, ok := v.(string); ok {
-			want := strings.Clone(s)
-			request.Filter.AddMatch(column, false, func(cell []byte) bool { return string(cell) == want })
+		if s, ok := v.(string); ok && s != "" {
+			request.Filter.AddEqual(column, s)
 		}
 		return true
 	}
