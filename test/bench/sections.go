@@ -175,7 +175,7 @@ func (b *bench) lossAt(rate int) (string, error) {
 		return "", err
 	}
 	time.Sleep(2 * time.Second)
-	stored, err := w.count("select count(*) from flows where destination_port = " + srv.port)
+	stored, err := w.count("select count(*) from flows where verdict = 'forwarded' and destination_port = " + srv.port)
 	if err != nil {
 		return "", err
 	}

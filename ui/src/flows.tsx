@@ -92,18 +92,25 @@ const flows = signal<readonly Flow[]>([]);
 const about = signal<{ matched: number; complete: boolean; lost: number }>({ matched: 0, complete: true, lost: 0 });
 const state = signal<'loading' | 'ready'>('loading');
 const error = signal<ApiError | undefined>(undefined);
+const known = new Set<string>(); // the keys of flows
 let heldFor = '';
 let scrolled = false;
 
 const rangeKey = () => `${filter.value}|${range.value.since}|${range.value.until}`;
 
+function put(all: readonly Flow[]): void {
+  known.clear();
+  for (const f of all) known.add(f.key);
+  flows.value = all;
+}
+
 /** Takes in what is not there yet, and returns how many that were. */
 function merge(fresh: readonly Row[]): number {
-  const known = new Set(flows.value.map((f) => f.key));
   const added = fresh.map(toFlow).filter((f) => !known.has(f.key) && known.add(f.key));
   if (!added.length) return 0;
   const all = [...added, ...flows.value].sort((a, b) => b.at - a.at);
-  flows.value = all.slice(0, scrolled ? 2 * most : most);
+  for (const f of all.splice(scrolled ? 2 * most : most)) known.delete(f.key);
+  flows.value = all;
   return added.length;
 }
 
@@ -111,7 +118,7 @@ async function load(stop: AbortSignal): Promise<void> {
   const key = rangeKey();
   try {
     const a = await get<Answer>('flows', { filter: filter.value, ...range.value, last: String(firstPage) }, stop);
-    flows.value = (a.flows ?? []).map(toFlow).sort((x, y) => y.at - x.at);
+    put((a.flows ?? []).map(toFlow).sort((x, y) => y.at - x.at));
     about.value = { matched: a.matched, complete: a.complete, lost: a.lost };
     error.value = undefined;
     heldFor = key;
@@ -119,7 +126,7 @@ async function load(stop: AbortSignal): Promise<void> {
     if (stop.aborted) return;
     error.value = err instanceof ApiError ? err : new ApiError(String(err), '', 0);
     if (heldFor !== key) {
-      flows.value = [];
+      put([]);
       about.value = { matched: 0, complete: true, lost: 0 };
     }
   }
@@ -186,7 +193,7 @@ function useFlows(retry: number): void {
       const pausing = !live.value && wasLive.current === filter.value && heldFor !== '';
       if (pausing) heldFor = rangeKey();
       if (heldFor !== rangeKey() || retry > 0) {
-        if (!heldFor.startsWith(`${filter.value}|`)) { flows.value = []; state.value = 'loading'; }
+        if (!heldFor.startsWith(`${filter.value}|`)) { put([]); state.value = 'loading'; }
         await load(stop.signal);
       }
       wasLive.current = live.value ? filter.value : '';

@@ -77,7 +77,7 @@ var hooks = []kernel.Hook{
 				Needs: []*kernel.Probe{kernel.HaveSkStorageTracing},
 			},
 			{
-				Name: "iter task_file by address", Program: "tcp_task_file_old",
+				Name: "iter task_file by address", Program: "tcp_file_old",
 				Needs: []*kernel.Probe{kernel.HaveIter},
 			},
 		},

@@ -23,7 +23,7 @@ import (
 func (in *instance) Start(o *kernel.Object, out *event.Batch) error {
 	in.object = o
 	var errs []error
-	for _, program := range []string{"tcp_task_file", "tcp_task_file_old"} {
+	for _, program := range []string{"tcp_task_file", "tcp_file_old"} {
 		if _, err := o.Iterate(program); err != nil {
 			errs = append(errs, fmt.Errorf("sockets open before the start: %w", err))
 		}

@@ -1234,7 +1234,7 @@ int tcp_task_file(struct bpf_iter__task_file *ctx)
 /* Before Linux 5.11 nothing turns a file into a typed socket: note whose it is
  * by its address, and let tcp_iter do the rest. */
 SEC("iter/task_file")
-int tcp_task_file_old(struct bpf_iter__task_file *ctx)
+int tcp_file_old(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;

@@ -166,6 +166,7 @@ const (
 	tcpMapListenerByAddress = "listener_by_address"
 	tcpMapOwnerByAddress    = "owner_by_address"
 	tcpProgTcpDestroy       = "tcp_destroy"
+	tcpProgTcpFileOld       = "tcp_file_old"
 	tcpProgTcpFirstRead     = "tcp_first_read"
 	tcpProgTcpIter          = "tcp_iter"
 	tcpProgTcpRecvReset     = "tcp_recv_reset"
@@ -173,7 +174,6 @@ const (
 	tcpProgTcpSetState      = "tcp_set_state"
 	tcpProgTcpSweep         = "tcp_sweep"
 	tcpProgTcpTaskFile      = "tcp_task_file"
-	tcpProgTcpTaskFileOld   = "tcp_task_file_old"
 	tcpProgTwinDestroy      = "twin_destroy"
 	tcpProgTwinSetState     = "twin_set_state"
 	tcpVarContract          = "contract"
@@ -226,17 +226,17 @@ type tcpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpProgramSpecs struct {
-	TcpDestroy     *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
-	TcpFirstRead   *ebpf.ProgramSpec `ebpf:"tcp_first_read"`
-	TcpIter        *ebpf.ProgramSpec `ebpf:"tcp_iter"`
-	TcpRecvReset   *ebpf.ProgramSpec `ebpf:"tcp_recv_reset"`
-	TcpSendReset   *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
-	TcpSetState    *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
-	TcpSweep       *ebpf.ProgramSpec `ebpf:"tcp_sweep"`
-	TcpTaskFile    *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
-	TcpTaskFileOld *ebpf.ProgramSpec `ebpf:"tcp_task_file_old"`
-	TwinDestroy    *ebpf.ProgramSpec `ebpf:"twin_destroy"`
-	TwinSetState   *ebpf.ProgramSpec `ebpf:"twin_set_state"`
+	TcpDestroy   *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
+	TcpFileOld   *ebpf.ProgramSpec `ebpf:"tcp_file_old"`
+	TcpFirstRead *ebpf.ProgramSpec `ebpf:"tcp_first_read"`
+	TcpIter      *ebpf.ProgramSpec `ebpf:"tcp_iter"`
+	TcpRecvReset *ebpf.ProgramSpec `ebpf:"tcp_recv_reset"`
+	TcpSendReset *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
+	TcpSetState  *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
+	TcpSweep     *ebpf.ProgramSpec `ebpf:"tcp_sweep"`
+	TcpTaskFile  *ebpf.ProgramSpec `ebpf:"tcp_task_file"`
+	TwinDestroy  *ebpf.ProgramSpec `ebpf:"twin_destroy"`
+	TwinSetState *ebpf.ProgramSpec `ebpf:"twin_set_state"`
 }
 
 // tcpMapSpecs contains maps before they are loaded into the kernel.
@@ -318,22 +318,23 @@ type tcpVariables struct {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpPrograms struct {
-	TcpDestroy     *ebpf.Program `ebpf:"tcp_destroy"`
-	TcpFirstRead   *ebpf.Program `ebpf:"tcp_first_read"`
-	TcpIter        *ebpf.Program `ebpf:"tcp_iter"`
-	TcpRecvReset   *ebpf.Program `ebpf:"tcp_recv_reset"`
-	TcpSendReset   *ebpf.Program `ebpf:"tcp_send_reset"`
-	TcpSetState    *ebpf.Program `ebpf:"tcp_set_state"`
-	TcpSweep       *ebpf.Program `ebpf:"tcp_sweep"`
-	TcpTaskFile    *ebpf.Program `ebpf:"tcp_task_file"`
-	TcpTaskFileOld *ebpf.Program `ebpf:"tcp_task_file_old"`
-	TwinDestroy    *ebpf.Program `ebpf:"twin_destroy"`
-	TwinSetState   *ebpf.Program `ebpf:"twin_set_state"`
+	TcpDestroy   *ebpf.Program `ebpf:"tcp_destroy"`
+	TcpFileOld   *ebpf.Program `ebpf:"tcp_file_old"`
+	TcpFirstRead *ebpf.Program `ebpf:"tcp_first_read"`
+	TcpIter      *ebpf.Program `ebpf:"tcp_iter"`
+	TcpRecvReset *ebpf.Program `ebpf:"tcp_recv_reset"`
+	TcpSendReset *ebpf.Program `ebpf:"tcp_send_reset"`
+	TcpSetState  *ebpf.Program `ebpf:"tcp_set_state"`
+	TcpSweep     *ebpf.Program `ebpf:"tcp_sweep"`
+	TcpTaskFile  *ebpf.Program `ebpf:"tcp_task_file"`
+	TwinDestroy  *ebpf.Program `ebpf:"twin_destroy"`
+	TwinSetState *ebpf.Program `ebpf:"twin_set_state"`
 }
 
 func (p *tcpPrograms) Close() error {
 	return _TcpClose(
 		p.TcpDestroy,
+		p.TcpFileOld,
 		p.TcpFirstRead,
 		p.TcpIter,
 		p.TcpRecvReset,
@@ -341,7 +342,6 @@ func (p *tcpPrograms) Close() error {
 		p.TcpSetState,
 		p.TcpSweep,
 		p.TcpTaskFile,
-		p.TcpTaskFileOld,
 		p.TwinDestroy,
 		p.TwinSetState,
 	)
