@@ -78,6 +78,9 @@ func (r *running) report() api.SensorReport {
 		s.Error = r.err.Error()
 	}
 	for _, h := range r.hooks {
+		if h.Twin && h.Tier != "" {
+			continue
+		}
 		hook := api.Hook{What: h.What, Without: h.Without, Tier: h.Tier}
 		for _, t := range h.Tiers {
 			hook.Tiers = append(hook.Tiers, api.Tier(t))

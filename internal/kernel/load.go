@@ -47,6 +47,7 @@ type HookReport struct {
 	Without string       `json:"without"`
 	Tier    string       `json:"tier"` // empty if no tier works
 	Tiers   []TierReport `json:"tiers"`
+	Twin    bool         `json:"-"` // stands behind another hook: of no interest while it works
 }
 
 // TierReport says why a tier was taken or not.
@@ -129,6 +130,9 @@ func (o *Object) loadMaps(spec *ebpf.CollectionSpec, ring *ebpf.Map) error {
 // attach takes the first tier that works.
 func (o *Object) attach(spec *ebpf.CollectionSpec, h Hook) HookReport {
 	r := HookReport{What: h.What, Without: h.Without}
+	for _, t := range h.Tiers {
+		r.Twin = r.Twin || t.Twin
+	}
 	for _, t := range h.Tiers {
 		if r.Tier != "" {
 			r.Tiers = append(r.Tiers, TierReport{Name: t.Name, Reason: "a better tier is taken"})
