@@ -93,7 +93,7 @@ func (d descriptor) schema(v any) object {
 		row := d.row(string(v))
 		return object{"type": "object", "required": []string{string(v), "complete"}, "properties": object{
 			string(v):  object{"type": "array", "items": row},
-			"matched":  object{"type": "integer", "description": "rows that match; more than were sent where last cut them"},
+			"matched":  object{"type": "integer", "description": "rows that match, more than were sent where last cut them; without since, of those that had to be looked at"},
 			"complete": object{"type": "boolean", "description": "false where records of that time were lost"},
 			"lost":     object{"type": "integer", "description": "how many"},
 			"at":       object{"type": "string", "format": "date-time", "description": "the moment of a process tree"},

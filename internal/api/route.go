@@ -30,7 +30,7 @@ type param struct {
 var (
 	since   = param{"since", "string", "begin: a span back from now (15m, 1h, 2d) or a time (RFC 3339)"}
 	until   = param{"until", "string", "end, as since"}
-	last    = param{"last", "integer", "keep the newest N rows; 0 keeps all"}
+	last    = param{"last", "integer", "keep the newest N rows (default 1000); 0 keeps all, and with follow, unless since is given, none"}
 	filter  = param{"filter", "string", "terms that must all hold: field:value, -field:value, field>=10; blanks separate"}
 	follow  = param{"follow", "boolean", "go on with server-sent events as things happen"}
 	at      = param{"at", "string", "the moment of the tree: a span back from now or a time (RFC 3339); default now"}

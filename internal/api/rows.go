@@ -35,6 +35,9 @@ func (s *Server) rows(w http.ResponseWriter, r *http.Request, kind event.Kind, s
 		return err
 	}
 	if sel.follow {
+		if sel.last < 0 && sel.since != 0 {
+			q.Last = defaultLast
+		}
 		return s.follow(w, r, q)
 	}
 	snapshot := s.Store.Snapshot()

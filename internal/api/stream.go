@@ -116,7 +116,8 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, q query.Request)
 	}
 }
 
-// backlog is what a follower gets first: nothing unless it asked.
+// backlog is what a follower gets first: nothing unless it asked, and never
+// more than fits into memory.
 func (s *Server) backlog(ctx context.Context, snapshot *store.Snapshot, q query.Request) (*segment.Rows, error) {
 	if q.Last == 0 && q.Since == 0 {
 		return &segment.Rows{}, nil

@@ -191,6 +191,7 @@ Exit codes: 0 it worked, 1 it did not (for doctor: nothing can run here),
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.PersistentFlags().StringVar(&r.colour, "color", "auto", "colours: auto, always or never")
+	cmd.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.AddCommand(r.runCommand(), r.flowsCommand(), r.processesCommand(), r.mapCommand(), r.queryCommand(),
 		r.statusCommand(), r.doctorCommand(), r.configCommand(), r.versionCommand(), r.manCommand())
 	for _, sub := range cmd.Commands() {

@@ -49,6 +49,9 @@ With no agent running, it watches by itself: for 5 s, or with -f until Ctrl-C.`,
 	l.filters.flag(cmd, "transport", "transport", "tcp, udp, icmp, ...", nil)
 	l.filters.flag(cmd, "verdict", "verdict", "forwarded, dropped or error", isOneOf("forwarded", "dropped", "error"))
 	l.filters.notFlag(cmd)
+	for flag, values := range map[string][]string{"transport": {"tcp", "udp", "icmp", "icmpv6", "sctp"}, "verdict": {"forwarded", "dropped", "error"}} {
+		cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return cmd
 }
 

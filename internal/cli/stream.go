@@ -44,7 +44,7 @@ func (l *listing) flags(cmd *cobra.Command) {
 	f.BoolVarP(&l.follow, "follow", "f", false, "go on as things happen, until Ctrl-C")
 	f.StringVar(&l.since, "since", "", "begin: 15m, 2h, 3d back from now, 14:05, or 2026-01-31T12:00:00Z")
 	f.StringVar(&l.until, "until", "", "end, as --since")
-	f.IntVar(&l.last, "last", -1, "the newest N; 0 is all (default 20, with a time range 1000)")
+	f.IntVar(&l.last, "last", -1, "the newest N; 0 is all, with -f none (default 20, with a time range 1000)")
 	f.Lookup("last").DefValue = "0" // the text says it better than -1
 	l.serverFlags(cmd)
 }
