@@ -1,5 +1,5 @@
 // The keys, and the box that shows them.
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { nextTheme } from './agent';
 import { focusFilter } from './filterbar';
 import { go, href, param, set, type Page } from './route';
@@ -64,7 +64,7 @@ export function onKey(e: KeyboardEvent): void {
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
   const open = helpOpen.value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (open) dialog.current?.showModal();
   }, [open]);
   if (!open) return null;

@@ -1,6 +1,6 @@
 // The menu of a value: only this, not this, go to.
 import { signal } from '@preact/signals';
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { has, not, only, add, quote } from './filter';
 import { copy, moveFocus } from './parts';
 import { filter, go, href, page, setFilter, type Page } from './route';
@@ -66,7 +66,7 @@ export function ValueMenu() {
     asked.value = undefined;
     if (back && a) (a.from.matches('button') ? a.from : a.from.closest<HTMLElement>('[role=grid], [role=treegrid]'))?.focus();
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!a) return;
     const el = box.current!;
     const { width, height } = el.getBoundingClientRect();

@@ -1,7 +1,7 @@
 // The small parts every page is made of.
 import { signal } from '@preact/signals';
 import type { ComponentChildren, JSX } from 'preact';
-import { useEffect, useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import type { ApiError } from './api';
 import { go, href, type Page, type Params } from './route';
 
@@ -111,7 +111,7 @@ export function Popover(props: {
 }) {
   const box = useRef<HTMLDivElement>(null);
   const button = useRef<HTMLButtonElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // before the next key arrives: it is meant for the box
     if (!props.open) return;
     const first = box.current?.querySelector<HTMLElement>(props.role === 'menu' ? 'button' : '[autofocus], input');
     (first ?? box.current)?.focus();
