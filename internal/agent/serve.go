@@ -11,6 +11,7 @@ import (
 	"ghostlight/internal/api"
 	"ghostlight/internal/catalog"
 	"ghostlight/internal/config"
+	"ghostlight/internal/export"
 )
 
 // Options is what Run needs beside the configuration.
@@ -119,6 +120,8 @@ func CheckConfig(cfg config.Config) error {
 	}
 	for _, d := range catalog.Exporters {
 		exporters = append(exporters, d.Name)
+		_, err := d.New(export.Env{Decode: cfg.Exporter(d.Name).Options, Self: func() []export.Metric { return nil }})
+		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, cfg.CheckNames(sensors, exporters))...)
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +35,7 @@ func (h *housekeeping) publish(now int64) {
 		Lost:     h.lostStatus(kept.Lost),
 		Budget:   h.budgetStatus(),
 		Store:    storeStatus(kept, a),
+		Programs: []api.Program{},
 	}
 	for _, r := range a.watch.sensors {
 		s.Sensors = append(s.Sensors, r.status())
@@ -67,7 +67,7 @@ func share(programs []kernel.ProgramCost) float64 {
 }
 
 func (h *housekeeping) lostStatus(byStore uint64) api.Lost {
-	l := api.Lost{ByStage: slices.Clone(h.lost)}
+	l := api.Lost{ByStage: append([]api.LostStage{}, h.lost...)} // an empty list, never null
 	if byStore > 0 {
 		l.ByStage = append(l.ByStage, api.LostStage{Stage: "store", Count: byStore})
 	}
@@ -84,7 +84,7 @@ func (h *housekeeping) budgetStatus() api.Budget {
 		CPULimitPercent:  100 * h.budget.cpu,
 		MemoryBytes:      residentBytes(),
 		MemoryLimitBytes: h.budget.memory,
-		Shed:             slices.Clone(h.budget.shed),
+		Shed:             append([]string{}, h.budget.shed...),
 	}
 	if len(b.Shed) > 0 {
 		b.State = api.BudgetShedding
@@ -167,7 +167,10 @@ func (h *housekeeping) selfMetrics(s *api.Status) []export.Metric {
 func hostInfo() api.Host {
 	name, _ := os.Hostname() // an empty name says enough
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return api.Host{Name: name, Kernel: kernelRelease(), Arch: runtime.GOARCH, BootID: strings.TrimSpace(string(id))}
+	return api.Host{
+		Name: name, Kernel: kernelRelease(), Arch: runtime.GOARCH, BootID: strings.TrimSpace(string(id)),
+		BootTime: time.Now().Add(-time.Duration(clock(unix.CLOCK_BOOTTIME))).UTC(),
+	}
 }
 
 func kernelRelease() string {

@@ -24,6 +24,8 @@ type Host struct {
 	Kernel string `json:"kernel"`
 	Arch   string `json:"arch"`
 	BootID string `json:"boot_id"`
+	// BootTime places start times, which are counted from the boot.
+	BootTime time.Time `json:"boot_time"`
 }
 
 // Cost is what the agent's own process takes. CPU is a share of one core, BPF
