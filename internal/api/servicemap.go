@@ -169,6 +169,9 @@ func (c cells) number(name string) int64 {
 
 func (d *draft) row(c cells) {
 	from, to := c.text("source.address"), c.text("destination.address")
+	if len(from) == 0 || len(to) == 0 {
+		return // a listening socket, or a packet that is not IP: nobody talks to anybody
+	}
 	own, peer := d.service(c, "service.name", "process.executable.name", "process.pid"), d.service(c, "peer.service.name", "", "peer.pid")
 	inbound := string(c.text("direction")) == event.Inbound.String()
 	dropped := string(c.text("verdict")) == event.Dropped.String()

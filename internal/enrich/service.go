@@ -32,13 +32,34 @@ func program(who *event.Who) string {
 	name := strings.TrimRight(who.Name, "0123456789.")
 	values, ok := interpreters[name]
 	if !ok {
-		return who.Name
+		return calledBy(who)
 	}
 	if script := scriptOf(name, values, who.Args); script != "" {
 		return script
 	}
 	return who.Name
 }
+
+// calledBy is the name a program was called by, where that is a plain file
+// name: some files are many programs (busybox; redis-server is redis-check-rdb
+// on Debian). Of a sentence that a process wrote over its arguments ("nginx:
+// master process", "redis-server *:6379") the first word counts.
+func calledBy(who *event.Who) string {
+	name, _, _ := strings.Cut(who.Args, "\x00")
+	if strings.HasPrefix(name, "/proc/") {
+		return who.Name // a program that runs itself again
+	}
+	if !strings.HasPrefix(name, "/") {
+		name, _, _ = strings.Cut(name, " ")
+	}
+	name = strings.TrimSuffix(path.Base(name), ":")
+	if strings.Trim(name, plainName) != "" || strings.Trim(name, "0123456789.-") == "" || name[0] == '-' || name[0] == '.' {
+		return who.Name
+	}
+	return name
+}
+
+const plainName = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+"
 
 // interpreters are programs that run the program of another file, and those of
 // their flags that take a value.

@@ -397,24 +397,25 @@ function Edges(props: { graph: Graph; at: Places; size: Size; lit: string; label
   const touches = (e: Edge) => lit === `edge:${e.id}` || lit === `node:${e.source}` || lit === `node:${e.target}`;
   const some = [...graph.edges.values()].some(touches);
   const labels = useMemo(() => labelled(graph, ends, touches, props.labels), [graph, ends, lit, props.labels]);
+  const look = (e: Edge) => ['edge', broken(e) ? 'failing' : trouble(e) ? 'troubled' : e.connections ? '' : 'idle', touches(e) ? 'on' : some ? 'faded' : ''].join(' ');
+  // Labels lie above all lines, their own and others'.
   return (
     <svg class="edges" aria-hidden="true" width="1" height="1">
       {[...graph.edges.values()].map((e) => {
         const { from, to } = ends.get(e.id)!;
         const d = course({ from, to }, size);
-        const on = touches(e);
         const w = widthOf(e);
-        const cls = ['edge', broken(e) ? 'failing' : trouble(e) ? 'troubled' : e.connections ? '' : 'idle', on ? 'on' : some ? 'faded' : ''].join(' ');
-        const label = labels.get(e.id);
         return (
-          <g key={e.id} class={cls} data-edge={e.id} onPointerEnter={() => props.hover(`edge:${e.id}`)} onPointerLeave={() => props.hover('')}>
+          <g key={e.id} class={look(e)} data-edge={e.id} onPointerEnter={() => props.hover(`edge:${e.id}`)} onPointerLeave={() => props.hover('')}>
             <path class="hit" d={d} />
             <path class="line" d={d} stroke-width={w} />
             <path class="tip" d={tip({ from, to }, size, w)} />
-            {label && <text x={label.x} y={label.y}>{label.text}</text>}
           </g>
         );
       })}
+      {[...labels].map(([id, label]) => (
+        <g key={`label:${id}`} class={look(graph.edges.get(id)!)}><text x={label.x} y={label.y}>{label.text}</text></g>
+      ))}
     </svg>
   );
 }
