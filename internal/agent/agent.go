@@ -59,6 +59,7 @@ const batchSize = 256
 // Open attaches the sensors, opens the store and begins to watch. It fails
 // only if no sensor at all can run, or the store cannot be opened.
 func Open(cfg config.Config, log *slog.Logger) (*Agent, error) {
+	boundMemory(int64(cfg.Budget.Memory))
 	a := &Agent{cfg: cfg, log: log, started: time.Now(), stopped: make(chan struct{}), reload: make(chan config.Config, 1)}
 	if err := errors.Join(a.openStages(), a.openKernel()); err != nil {
 		return nil, errors.Join(err, a.closeParts())
@@ -129,9 +130,6 @@ func (a *Agent) attach() error {
 		a.drain() // what it told of the time before must not crowd the ring
 	}
 	a.kernel.Settle()
-	if err := forgetStartup(); err != nil {
-		a.log.Debug("pages of the start stay resident", "error", err)
-	}
 	if attached == 0 {
 		return errors.New("no sensor can run on this host: `ghostlight doctor` says why")
 	}

@@ -41,6 +41,7 @@ const (
 	tickEvery       = time.Second
 	meterEvery      = 30 // ticks
 	checkpointEvery = time.Hour
+	settledAt       = 5 // ticks after the start
 )
 
 // drainInterval is the shortest time between two drains.
@@ -110,8 +111,19 @@ func (h *housekeeping) keep() {
 		h.judge(now)
 	}
 	h.reload()
+	if h.ticks == settledAt {
+		h.forget()
+	}
 	h.publish(now)
 	h.ticks++
+}
+
+// forget gives back what the start took, once what it left behind is done too.
+func (h *housekeeping) forget() {
+	h.a.kernel.Settle()
+	if err := forgetStartup(); err != nil {
+		h.a.log.Debug("pages of the start stay resident", "error", err)
+	}
 }
 
 // measure opens a window every meterEvery ticks and closes it at the next one.
