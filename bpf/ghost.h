@@ -37,23 +37,25 @@ struct {
 	__uint(max_entries, 1 << 20);
 } ghost_events SEC(".maps");
 
-/* Records that found the ring full. One slot; written here, read by user space. */
+/* Slot 0: records that found the ring full. Slot 1: runs of a program that the
+ * kernel skipped and its twin saw. Written here, read by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u64);
 } ghost_lost SEC(".maps");
 
-static __always_inline void ghost_count_lost(void)
+static __always_inline void ghost_count(__u32 slot)
 {
-	__u32 zero = 0;
-	__u64 *n = bpf_map_lookup_elem(&ghost_lost, &zero);
+	__u64 *n = bpf_map_lookup_elem(&ghost_lost, &slot);
 
 	/* Atomic: a program can be preempted on its CPU by another one. */
 	if (n)
 		__sync_fetch_and_add(n, 1);
 }
+
+static __always_inline void ghost_count_lost(void) { ghost_count(0); }
 
 static __always_inline void ghost_stamp(struct ghost_hdr *h, __u16 type)
 {
@@ -87,13 +89,6 @@ static __always_inline void ghost_submit(void *e)
 	bpf_ringbuf_submit(e, unread >= ghost_watermark ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
-/* Of a twin (kernel.Tier.Twin): takes back one of the misses that the kernel
- * counted and Object.Lost adds, because this program made up for it. */
-static __always_inline void ghost_count_found(void)
-{
-	__u32 zero = 0;
-	__u64 *n = bpf_map_lookup_elem(&ghost_lost, &zero);
-
-	if (n)
-		__sync_fetch_and_add(n, -1);
-}
+/* Of a twin (kernel.Tier.Twin): it made up for a run that the kernel skipped, so
+ * that Object.Lost does not count it. */
+static __always_inline void ghost_count_found(void) { ghost_count(1); }

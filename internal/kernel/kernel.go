@@ -83,13 +83,14 @@ func (k *Kernel) Unload(o *Object) error {
 }
 
 // Lost returns how many records of o found the ring full, and how many events
-// its programs missed, since it was loaded. It never goes back.
+// its programs missed at most, since it was loaded. It never goes back.
 func (o *Object) Lost() (uint64, error) {
-	n, err := o.full()
+	missed := o.missed()
+	full, found, err := o.counted()
 	if err != nil {
 		return 0, err
 	}
-	n += o.missed() // after what twins took back, so that it is never less
+	n := full + missed.lost(found)
 	for {
 		old := o.lost.Load()
 		if n <= old {
@@ -101,36 +102,62 @@ func (o *Object) Lost() (uint64, error) {
 	}
 }
 
-// full returns how many records found the ring full, less what twins found.
-func (o *Object) full() (n uint64, err error) {
+// counted returns how many records found the ring full, and how many misses
+// twins made up for.
+func (o *Object) counted() (full, found uint64, err error) {
 	m := o.Maps["ghost_lost"]
 	if m == nil {
-		return 0, nil
+		return 0, 0, nil
 	}
+	var slots [2]uint64
 	var perCPU []uint64
-	if err := m.Lookup(uint32(0), &perCPU); err != nil {
-		return 0, fmt.Errorf("read losses of %s: %w", o.Name, err)
+	for slot := range slots {
+		if err := m.Lookup(uint32(slot), &perCPU); err != nil {
+			return 0, 0, fmt.Errorf("read losses of %s: %w", o.Name, err)
+		}
+		for _, c := range perCPU {
+			slots[slot] += c
+		}
 	}
-	for _, c := range perCPU {
-		n += c
-	}
-	return n, nil
+	return slots[0], slots[1], nil
 }
 
-// missed returns how many runs the kernel skipped because the program was
-// active already on the same CPU, begun by a task that was preempted (kernels
-// after 6.18 preempt inside of tracepoints) or interrupted. What a twin misses
-// was not its turn, or its program's miss counts.
-func (o *Object) missed() (n uint64) {
+// misses are runs the kernel skipped because the program was active already on
+// the same CPU, begun by a task that was preempted (kernels after 6.18 preempt
+// inside of tracepoints) or interrupted.
+type misses struct {
+	alone uint64 // of programs without a twin
+	first uint64 // of those with one
+	twin  uint64 // of the twins
+}
+
+// lost is the most events that nobody saw. What twins did not find they may have
+// missed themselves, or there was nothing to be found.
+func (m misses) lost(found uint64) uint64 {
+	return m.alone + min(m.first-min(found, m.first), m.twin)
+}
+
+func (o *Object) missed() (m misses) {
+	twinned := map[string]bool{}
+	for _, r := range o.roles {
+		twinned[r.hook] = twinned[r.hook] || r.twin
+	}
 	for name, p := range o.Programs {
-		if o.twins[name] {
+		s, err := p.Stats()
+		if err != nil { // no counter before 5.12
 			continue
 		}
-		if s, err := p.Stats(); err == nil { // no counter before 5.12
-			n += s.RecursionMisses
+		switch r := o.roles[name]; {
+		case r.repeats:
+		case r.twin:
+			m.twin += s.RecursionMisses
+		case twinned[r.hook]:
+			m.first += s.RecursionMisses
+		default:
+			m.alone += s.RecursionMisses
 		}
 	}
-	return n
+	return m
 }
 
 // Close unloads everything.

@@ -34,6 +34,9 @@ type Tier struct {
 	// Twin says that the program stands behind another at the same hook and
 	// does what that one missed (ghost_count_found).
 	Twin bool
+	// Repeats says that a run that is missed is no loss, as a later one does the
+	// same.
+	Repeats bool
 	// Over names the map that an iterator walks; empty for the other iterators.
 	Over string
 	// Attach attaches the program. Nil attaches a tracing program to the hook
@@ -68,9 +71,15 @@ type Object struct {
 
 	links []link.Link
 	iters map[string]*link.Iter
-	twins map[string]bool
+	roles map[string]role
 	lost  atomic.Uint64 // the most that Lost returned
 	types *btf.Cache    // while it is loaded
+}
+
+// role says what it means if a program misses an event.
+type role struct {
+	hook          string // where it is attached
+	twin, repeats bool
 }
 
 // Load creates the maps of spec, with the shared ring in the place of its own,
@@ -81,7 +90,7 @@ func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hook
 	if err := k.constants(spec, index); err != nil {
 		return nil, nil, err
 	}
-	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, twins: map[string]bool{}, types: k.kernelTypes()}
+	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, roles: map[string]role{}, types: k.kernelTypes()}
 	defer func() { o.types = nil }()
 	if err := o.loadMaps(spec, k.ring); err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
@@ -167,7 +176,7 @@ func (o *Object) try(spec *ebpf.CollectionSpec, t Tier) error {
 		return fmt.Errorf("attach: %w", err)
 	}
 	o.Programs[t.Program] = prog
-	o.twins[t.Program] = t.Twin
+	o.roles[t.Program] = role{spec.Programs[t.Program].AttachTo, t.Twin, t.Repeats}
 	if l != nil {
 		o.links = append(o.links, l)
 	}
