@@ -306,7 +306,9 @@ static __always_inline void tell_exit(struct task_struct *t)
  * skips a program that a preempted task has begun on the same CPU: of two
  * processes that start at once, one would be missed. So behind each program
  * stands its twin, which tells what the program missed. The program leaves a
- * mark of its thread, the twin, next in the same thread, takes it away.
+ * mark of its thread, the twin, next in the same thread, takes it away: also
+ * where there is nothing to tell, because the kernel counts all that is missed,
+ * and because what is the last thread may change between the two.
  *
  * Key: the thread modulo the size. Value: the thread and the type of record. A
  * thread that overwrites another's mark makes the twin tell a second time,
@@ -366,9 +368,8 @@ static __always_inline bool is_thread(struct task_struct *t)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	if (is_thread(child))
-		return 0;
-	tell_fork(child);
+	if (!is_thread(child))
+		tell_fork(child);
 	mark(FORK);
 	return 0;
 }
@@ -376,7 +377,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(twin_fork, struct task_struct *parent, struct task_struct *child)
 {
-	if (!is_thread(child) && !take_mark(FORK))
+	if (!take_mark(FORK) && !is_thread(child))
 		tell_fork(child);
 	return 0;
 }
@@ -391,9 +392,8 @@ static __always_inline bool threads_live(struct task_struct *t)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *t)
 {
-	if (threads_live(t))
-		return 0;
-	tell_exit(t);
+	if (!threads_live(t))
+		tell_exit(t);
 	mark(EXIT);
 	return 0;
 }
@@ -401,7 +401,7 @@ int BPF_PROG(process_exit, struct task_struct *t)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(twin_exit, struct task_struct *t)
 {
-	if (!threads_live(t) && !take_mark(EXIT))
+	if (!take_mark(EXIT) && !threads_live(t))
 		tell_exit(t);
 	return 0;
 }
