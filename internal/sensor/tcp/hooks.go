@@ -55,7 +55,7 @@ var hooks = []kernel.Hook{
 		What:    "the process that reads an accepted connection",
 		Without: "the worker: accepted connections belong to the process that listens",
 		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_rcv_space_adjust", Program: "tcp_first_read",
+			Name: "tp_btf tcp_rcv_space_adjust", Program: "tcp_first_read", Repeats: true, // at the next read, or the close
 			Needs: []*kernel.Probe{kernel.HaveTpBTF},
 		}},
 	},

@@ -231,9 +231,7 @@ func TestManyQuickConnections(t *testing.T) {
 		}
 		seen[f.ID] = true
 	}
-	if n := w.lost(); n != 0 {
-		t.Errorf("%d lost", n)
-	}
+	w.noLoss(t)
 }
 
 // Sweeps that run all the time meet connections at every point of their lives,

@@ -702,11 +702,14 @@ static __always_inline void name_listener(struct conn *c, struct tcp_sock *tp)
 
 /* ---- TCP state changes ---- */
 
-/* last_totals are the socket's, or those at CLOSE if it cleared its own. */
+/* last_totals are the socket's, or those at CLOSE if it cleared its own, or is
+ * about to. */
 static __always_inline void last_totals(struct totals *t, const struct conn *c)
 {
-	if (c->flags & CLOSED && (__s32)(t->segs_out - c->last.segs_out) < 0)
-		*t = c->last;
+	const struct totals *l = &c->last;
+
+	if ((__s32)(t->segs_out - l->segs_out) < 0 || t->sent < l->sent || t->received < l->received)
+		*t = *l;
 }
 
 static __always_inline void finish(struct conn *c, struct tcp_sock *tp)
@@ -721,7 +724,8 @@ static __always_inline void finish(struct conn *c, struct tcp_sock *tp)
 		return;
 	}
 	read_totals(&t, tp, false, false);
-	last_totals(&t, c);
+	if (c->flags & CLOSED)
+		last_totals(&t, c);
 	if (c->flags & CONNECTED)
 		leave(c);
 	emit_final(c, c->id, &t);
@@ -1007,14 +1011,14 @@ int BPF_PROG(tcp_destroy, struct sock *sk)
 	return 0;
 }
 
-/* Nothing is left to do where the program has been: the state is gone. */
+/* Where the program has been the state is gone. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(twin_destroy, struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct conn *c = tp ? conn_of(tp) : 0;
 
-	if (!c || !c->begun || c->ended)
+	if (!c)
 		return 0;
 	ghost_count_found();
 	on_destroy(c, tp);
@@ -1051,6 +1055,7 @@ static __always_inline void sweep(struct conn *c, struct tcp_sock *tp)
 {
 	__u64 key = (__u64)tp, id = c->id;
 	struct totals t;
+	bool closed;
 
 	if (!c->begun || c->ended)
 		return;
@@ -1064,11 +1069,16 @@ static __always_inline void sweep(struct conn *c, struct tcp_sock *tp)
 	}
 	if (!due(c))
 		return;
+	/* Asked once and before the counters are read: a connection that closes
+	 * after that has moved on, and what was read is not its last. */
+	closed = c->flags & CLOSED;
+	barrier();
 	read_totals(&t, tp, true, true);
-	last_totals(&t, c);
+	if (closed)
+		last_totals(&t, c);
 	if (!c->named)
 		name(c, tp, true);
-	if (c->flags & CLOSED) { /* the application keeps a dead socket */
+	if (closed) { /* the application keeps a dead socket */
 		emit_final(c, id, &t);
 		return;
 	}

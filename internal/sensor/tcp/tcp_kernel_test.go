@@ -77,9 +77,7 @@ func TestEchoAgreesWithTCPInfo(t *testing.T) {
 			}
 		})
 	}
-	if n := w.lost(); n != 0 {
-		t.Errorf("%d lost", n)
-	}
+	w.noLoss(t)
 }
 
 func cookie(t *testing.T, c *net.TCPConn) (n uint64) {
