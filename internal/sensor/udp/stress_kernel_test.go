@@ -30,7 +30,7 @@ var haveTake = &kernel.Probe{Name: "lookup-and-delete in a hash", Since: "5.14",
 }}
 
 // Flows that pause for as long as the idle timeout are ended by the sweep while
-// their next packet is on its way: nothing is lost, nothing told twice.
+// their next packet is on its way: nothing is lost uncounted, nothing told twice.
 func TestEndsUnderTraffic(t *testing.T) {
 	r := start(t, 100*time.Millisecond, 100*time.Millisecond)
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -76,15 +76,23 @@ func TestEndsUnderTraffic(t *testing.T) {
 		t.Log(err)
 		least -= packets / 20
 	}
-	begun := 0
+	begun, missing := 0, uint64(0)
 	for _, l := range locals {
-		if sent, _ := sum(r.of(l, to)); sent.Packets < least || sent.Packets > packets || sent.Bytes != 10*sent.Packets {
-			t.Errorf("client %v: %v sent, want %d packets", l, sent, packets)
-		}
-		if _, received := sum(r.of(to, l)); received.Packets < least || received.Packets > packets || received.Bytes != 10*received.Packets {
-			t.Errorf("server of %v: %v received, want %d packets", l, received, packets)
+		sent, _ := sum(r.of(l, to))
+		_, received := sum(r.of(to, l))
+		for who, n := range map[string]event.Count{"sent": sent, "received": received} {
+			if n.Packets > packets || n.Bytes != 10*n.Packets {
+				t.Errorf("client %v: %v %s, want %d packets", l, n, who, packets)
+			}
+			missing += least - min(n.Packets, least)
 		}
 		begun += len(r.of(l, to))
+	}
+	// A packet that meets the end of its flow is lost, and counted.
+	if lost := r.lostPackets(); missing > lost || missing > clients*packets/100 {
+		t.Errorf("%d packets are missing, %d are counted as lost", missing, lost)
+	} else if missing > 0 {
+		t.Logf("%d packets are missing, %d are counted as lost", missing, lost)
 	}
 	if begun < 3*clients {
 		t.Errorf("%d records of %d clients: the sweep ended nothing", begun, clients)
@@ -92,6 +100,18 @@ func TestEndsUnderTraffic(t *testing.T) {
 	if n := len(r.told); n > 10 {
 		t.Errorf("%d flows are remembered", n)
 	}
+}
+
+// lostPackets are those that were told as lost.
+func (r *running) lostPackets() (n uint64) {
+	r.t.Helper()
+	for _, l := range r.out.Lost {
+		if l.Stage != "map" || l.Sensor != "udp" {
+			r.t.Errorf("%+v", l)
+		}
+		n += l.Count
+	}
+	return n
 }
 
 // More flows than the map holds: what does not fit is counted as lost, the rest
@@ -143,13 +163,7 @@ func TestFullMap(t *testing.T) {
 		}
 	}
 	t.Logf("%d flows told and ended in %d ticks, %d ns of CPU each", flows, ticks, spent.Nanoseconds()/int64(max(flows, 1)))
-	var lost uint64
-	for _, l := range r.out.Lost {
-		if l.Stage != "map" || l.Sensor != "udp" {
-			t.Errorf("%+v", l)
-		}
-		lost += l.Count
-	}
+	lost := r.lostPackets()
 	// Other programs of the host may have had a few flows and losses.
 	if told.Packets < 65_000 || told.Packets > 65_536 || told.Bytes != 10*told.Packets || told.Packets+lost < 2*packets {
 		t.Errorf("told %v and lost %d of %d packets", told, lost, 2*packets)

@@ -127,7 +127,8 @@ struct {
 	__type(value, __u64);
 } udp_drops SEC(".maps");
 
-/* Packets that no map had room for. One slot; written here, told by Tick. */
+/* Packets that no map had room for, and those that may have missed the end of
+ * their flow. One slot; written here, told by Tick. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -389,11 +390,15 @@ static __noinline int udp_adopt(struct __sk_buff *skb, struct udp_flow *f)
 	return 1;
 }
 
+/* After a silence this long the sweep may be ending the flow. */
+volatile const __s64 udp_quiet_ns = 30000000000;
+
 static __always_inline int udp_count(struct __sk_buff *skb, bool egress)
 {
 	struct udp_packet p = {};
 	struct udp_flow *f;
-	__u64 packets;
+	__u64 packets, now;
+	bool quiet;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (!udp_v4(skb, &p, egress))
@@ -425,7 +430,13 @@ static __always_inline int udp_count(struct __sk_buff *skb, bool egress)
 		__sync_fetch_and_add(&f->received_packets, packets);
 		__sync_fetch_and_add(&f->received_bytes, p.bytes);
 	}
-	f->last = bpf_ktime_get_ns();
+	now = bpf_ktime_get_ns();
+	quiet = f->last && (__s64)(now - f->last) > udp_quiet_ns;
+	f->last = now;
+	/* What was added to a flow that the sweep has taken meanwhile may have come
+	 * too late to be told. */
+	if (quiet && bpf_map_lookup_elem(&udp_flows, &p.key) != f)
+		udp_count_lost();
 	return ALLOW;
 }
 

@@ -119,7 +119,13 @@ type instance struct {
 }
 
 // Spec returns the object. It has no options in the kernel.
-func (i *instance) Spec() (*ebpf.CollectionSpec, error) { return loadUdp() }
+func (i *instance) Spec() (*ebpf.CollectionSpec, error) {
+	spec, err := loadUdp()
+	if err != nil {
+		return nil, err
+	}
+	return spec, spec.Variables["udp_quiet_ns"].Set(int64(i.Idle / 2))
+}
 
 // Start finds the owners of the sockets that are there. What was told of another
 // object's counters is forgotten.

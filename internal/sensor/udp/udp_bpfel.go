@@ -89,6 +89,7 @@ const (
 	udpVarGhostSensor    = "ghost_sensor"
 	udpVarGhostWatermark = "ghost_watermark"
 	udpVarUdpEndTwin     = "udp_end_twin"
+	udpVarUdpQuietNs     = "udp_quiet_ns"
 )
 
 // loadUdp returns the embedded CollectionSpec for udp.
@@ -161,6 +162,7 @@ type udpVariableSpecs struct {
 	GhostSensor    *ebpf.VariableSpec `ebpf:"ghost_sensor"`
 	GhostWatermark *ebpf.VariableSpec `ebpf:"ghost_watermark"`
 	UdpEndTwin     *ebpf.VariableSpec `ebpf:"udp_end_twin"`
+	UdpQuietNs     *ebpf.VariableSpec `ebpf:"udp_quiet_ns"`
 }
 
 // udpObjects contains all objects after they have been loaded into the kernel.
@@ -211,6 +213,7 @@ type udpVariables struct {
 	GhostSensor    *ebpf.Variable `ebpf:"ghost_sensor"`
 	GhostWatermark *ebpf.Variable `ebpf:"ghost_watermark"`
 	UdpEndTwin     *ebpf.Variable `ebpf:"udp_end_twin"`
+	UdpQuietNs     *ebpf.Variable `ebpf:"udp_quiet_ns"`
 }
 
 // udpPrograms contains all programs after they have been loaded into the kernel.
