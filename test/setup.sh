@@ -10,6 +10,7 @@ packages=(
 	debian-archive-keyring                  # and where they come from
 	nginx-light redis-server curl iperf3    # real peers
 	python3 iproute2 libcap2-bin            # namespaces, capabilities
+	iptables                                # a rule that drops
 	podman runc                             # real containers
 	chromium nodejs npm                     # the web page
 )

@@ -4,13 +4,15 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"ghostlight/internal/event"
@@ -294,34 +296,67 @@ func TestFullRing(t *testing.T) {
 	}
 }
 
-// A rule of the host's firewall.
-func TestNetfilter(t *testing.T) {
-	iptables, err := exec.LookPath("iptables")
-	if err != nil {
-		t.Skip("netfilter rules need iptables: ", err)
+// haveNetfilter asks for BPF programs as netfilter rules, which need no tool.
+var haveNetfilter = &kernel.Probe{Name: "BPF in netfilter", Since: "6.4", Test: func() error {
+	refuse, err := refuseAll()
+	if err == nil {
+		err = refuse.Close()
 	}
+	return err
+}}
+
+// refuseAll is a netfilter rule that drops every packet.
+func refuseAll() (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Netfilter, AttachType: ebpf.AttachNetfilter, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}, // NF_DROP
+	})
+}
+
+// A firewall drops what comes in.
+func TestNetfilter(t *testing.T) {
+	if err := haveNetfilter.Have(); err != nil {
+		t.Skip(err)
+	}
+	refuse, err := refuseAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer refuse.Close()
 	r := start(t, 1000)
 	to := netip.MustParseAddrPort("127.0.0.1:45141")
-	var refused string
 	inNewNet(t, func() {
-		if out, err := exec.Command(iptables, "-A", "INPUT", "-p", "tcp", "--dport", "45141", "-j", "DROP").CombinedOutput(); err != nil {
-			refused = string(out)
-			return
-		}
-		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		rule, err := link.AttachNetfilter(link.NetfilterOptions{
+			Program: refuse, ProtocolFamily: link.NetfilterProtoIPv4, Hook: link.NetfilterInetLocalIn, Priority: -100,
+		})
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		defer unix.Close(s)
-		unix.Connect(s, &unix.SockaddrInet4{Port: 45141, Addr: [4]byte{127, 0, 0, 1}})
-		time.Sleep(50 * time.Millisecond)
+		defer rule.Close()
+		knock(t, to)
 	})
-	if refused != "" {
-		t.Skip("this kernel takes no netfilter rule: ", refused)
-	}
 	r.turn()
-	found := r.find(to)
+	refused(t, r.find(to))
+}
+
+// knock sends a SYN and does not wait for an answer.
+func knock(t *testing.T, to netip.AddrPort) {
+	t.Helper()
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer unix.Close(s)
+	if err := unix.Connect(s, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != unix.EINPROGRESS {
+		t.Error(err)
+	}
+	time.Sleep(50 * time.Millisecond)
+}
+
+func refused(t *testing.T, found []event.Flow) {
+	t.Helper()
 	if len(found) == 0 || found[0].Drop.Reason != "netfilter_drop" || found[0].Transport != event.TCP || found[0].Source.Port() == 0 {
 		t.Errorf("%+v", found)
 	}
