@@ -32,7 +32,7 @@ func TestSpine(t *testing.T) {
 	}
 	port := exchange(t)
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	rows := a.Store().Follow(event.KindFlow, 0)
 	defer rows.Close()
