@@ -140,10 +140,13 @@ func (s suite) pattern(run string) string {
 	return top
 }
 
+// strip leaves out what only debuggers read: the guest has to unpack the rest.
+const strip = "-ldflags=-w"
+
 // build compiles the suite's test binary into dir.
 func (g goEnv) build(ctx context.Context, s *suite, dir string) error {
 	s.binary = filepath.Join(dir, strings.ReplaceAll(s.dir, "/", "-")+".test")
-	_, err := output(g.command(ctx, "test", "-c", "-o", s.binary, s.pkg))
+	_, err := output(g.command(ctx, "test", "-c", strip, "-o", s.binary, s.pkg))
 	return err
 }
 
@@ -153,7 +156,7 @@ func (g goEnv) buildGhostlight(ctx context.Context, dir string) (binary string, 
 		return "", nil
 	}
 	binary = filepath.Join(dir, "ghostlight")
-	_, err = output(g.command(ctx, "build", "-trimpath", "-o", binary, "./cmd/ghostlight"))
+	_, err = output(g.command(ctx, "build", "-trimpath", strip, "-o", binary, "./cmd/ghostlight"))
 	return binary, err
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,20 +18,22 @@ import (
 )
 
 type options struct {
-	kernels string
-	run     string
-	timeout time.Duration
-	keep    bool
-	fresh   bool
-	host    string
-	mirror  string
+	kernels  string
+	run      string
+	timeout  time.Duration
+	parallel int
+	keep     bool
+	fresh    bool
+	host     string
+	mirror   string
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.kernels, "kernel", strings.Join(seriesNames(), ","), "kernels to test on, in this order")
 	flag.StringVar(&o.run, "run", "", "run only tests that match, as of go test")
-	flag.DurationVar(&o.timeout, "timeout", 8*time.Minute, "time limit of one machine")
+	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "time limit of one machine")
+	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "machines to run at the same time: each wants a core and 2 GiB")
 	flag.BoolVar(&o.keep, "keep", false, "keep test binaries and boot images in the cache folder")
 	flag.BoolVar(&o.fresh, "fresh", false, "fetch the newest kernels instead of the cached ones")
 	flag.StringVar(&o.host, "host", "", "file of `go test -json` on the host: fail on a test that is skipped there and on every kernel")
@@ -98,11 +101,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	x := matrix{env: env, suites: base.suites, doctor: base.ghostlight != "", work: work, cache: cache, options: o}
-	for _, k := range kernels {
-		x.test(ctx, k)
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
+	x.testAll(ctx, kernels)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	return x.conclude(os.Stdout, host)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -33,6 +34,7 @@ type outcome struct {
 	results  results
 	doctor   string // what it printed
 	problems []string
+	cpu      time.Duration // of the emulation, whatever else the host did
 	elapsed  time.Duration
 }
 
@@ -42,12 +44,29 @@ func (o *outcome) problem(format string, args ...any) {
 
 const doctorJob = "ghostlight doctor"
 
+// testAll tests the kernels, a few at a time, and begins with the first ones.
+func (x *matrix) testAll(ctx context.Context, kernels []kernel) {
+	free := make(chan struct{}, max(x.options.parallel, 1))
+	var all sync.WaitGroup
+	for _, k := range kernels {
+		o := &outcome{kernel: k, results: results{}}
+		x.runs = append(x.runs, o)
+		free <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() { // ends with its machine, at the latest after the time limit
+			defer func() { <-free }()
+			x.test(ctx, o)
+		})
+	}
+	all.Wait()
+}
+
 // test boots one kernel. What fails is a problem of its outcome: the other
 // kernels are tested all the same.
-func (x *matrix) test(ctx context.Context, k kernel) {
-	o := &outcome{kernel: k, results: results{}}
-	x.runs = append(x.runs, o)
-	start := time.Now()
+func (x *matrix) test(ctx context.Context, o *outcome) {
+	k, start := o.kernel, time.Now()
 	m := machine{
 		kernel:  k,
 		initrd:  filepath.Join(x.work, "initrd-"+k.Series),
@@ -64,7 +83,7 @@ func (x *matrix) test(ctx context.Context, k kernel) {
 	}
 	progress(k.Series, "boot")
 	printed := map[string]*bytes.Buffer{}
-	err := m.boot(ctx, func(f plan.Frame) { x.frame(ctx, o, printed, f) })
+	cpu, err := m.boot(ctx, func(f plan.Frame) { x.frame(ctx, o, printed, f) })
 	if err != nil {
 		o.problem("%v", err)
 	}
@@ -76,8 +95,8 @@ func (x *matrix) test(ctx context.Context, k kernel) {
 	for _, line := range lines {
 		o.problem("the kernel said: %s", line)
 	}
-	o.elapsed = since(start)
-	progress(k.Series, "done in %v, %d problems", o.elapsed, len(o.problems))
+	o.cpu, o.elapsed = cpu.Round(100*time.Millisecond), since(start)
+	progress(k.Series, "done in %v (%v of CPU), %d problems", o.elapsed, o.cpu, len(o.problems))
 }
 
 // pack makes the machine's image: the base, then an archive of its own.
@@ -129,7 +148,7 @@ func (x *matrix) jobs() []plan.Job {
 	limit := x.options.timeout / 2
 	var jobs []plan.Job
 	if x.doctor {
-		jobs = append(jobs, plan.Job{Name: doctorJob, Dir: "/", Timeout: time.Minute,
+		jobs = append(jobs, plan.Job{Name: doctorJob, Dir: "/", Timeout: limit,
 			Args: []string{"/bin/ghostlight", "doctor", "-o", "json"}})
 	}
 	for _, s := range x.suites {
@@ -298,11 +317,11 @@ func indent(s string) string {
 
 func (x *matrix) printSummary(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "\nkernel\trelease\tpassed\tfailed\tskipped\tproblems\twall time")
+	fmt.Fprintln(w, "\nkernel\trelease\tpassed\tfailed\tskipped\tproblems\tcpu time\twall time")
 	for _, o := range x.runs {
 		rs := o.results
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%v\n", o.kernel.Series, o.kernel.Version,
-			rs.count("", passed), rs.count("", failed), rs.count("", skipped), len(o.problems), o.elapsed)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%v\t%v\n", o.kernel.Series, o.kernel.Version,
+			rs.count("", passed), rs.count("", failed), rs.count("", skipped), len(o.problems), o.cpu, o.elapsed)
 	}
 	return w.Flush()
 }

@@ -43,14 +43,15 @@ func (m machine) args() []string {
 	}
 }
 
-// boot runs the machine until it powers off and hands its frames to emit. It
-// fails if the machine does not end by itself, in time and whole.
-func (m machine) boot(ctx context.Context, emit func(plan.Frame)) error {
+// boot runs the machine until it powers off, hands its frames to emit and tells
+// the CPU time it took. It fails if the machine does not end by itself, in time
+// and whole.
+func (m machine) boot(ctx context.Context, emit func(plan.Frame)) (cpu time.Duration, err error) {
 	ctx, stop := context.WithTimeoutCause(ctx, m.timeout, fmt.Errorf("not done after %v", m.timeout))
 	defer stop()
 	log, err := os.Create(m.log)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer log.Close()
 	var complaints strings.Builder
@@ -58,10 +59,10 @@ func (m machine) boot(ctx context.Context, emit func(plan.Frame)) error {
 	cmd.Stderr = &complaints
 	line, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%w: install qemu-system-x86", err)
+		return 0, fmt.Errorf("%w: install qemu-system-x86", err)
 	}
 	done := false
 	lost, err := plan.Read(io.TeeReader(line, log), func(f plan.Frame) {
@@ -78,7 +79,7 @@ func (m machine) boot(ctx context.Context, emit func(plan.Frame)) error {
 	if !done {
 		err = errors.Join(err, fmt.Errorf("the guest ended early; its console says last:\n%s", tail(m.console, 25)))
 	}
-	return err
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), err
 }
 
 func tail(file string, lines int) string {

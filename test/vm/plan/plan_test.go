@@ -97,6 +97,11 @@ func TestHoles(t *testing.T) {
 		from := r.IntN(len(whole))
 		to := min(len(whole), from+1+r.IntN(200))
 		got, lost := read(t, slices.Concat(whole[:from], whole[to:]))
+		for _, f := range got {
+			if f.Seq > 5 || f.Out != sample()[f.Seq-1].Out || f.Done != (f.Seq == 5) {
+				t.Fatalf("cut %d:%d: frame %+v was never sent", from, to, f)
+			}
+		}
 		if !slices.IsSorted(seqs(got)) {
 			t.Fatalf("cut %d:%d: frames %v", from, to, seqs(got))
 		}
