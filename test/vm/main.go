@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.kernels, "kernel", strings.Join(seriesNames(), ","), "kernels to test on, in this order")
 	flag.StringVar(&o.run, "run", "", "run only tests that match, as of go test")
 	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "time limit of one machine")
-	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "machines to run at the same time: each wants a core and 2 GiB")
+	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU()+1, "machines to run at the same time: each wants most of a core, and 2 GiB")
 	flag.BoolVar(&o.keep, "keep", false, "keep test binaries and boot images in the cache folder")
 	flag.BoolVar(&o.fresh, "fresh", false, "fetch the newest kernels instead of the cached ones")
 	flag.StringVar(&o.host, "host", "", "file of `go test -json` on the host: fail on a test that is skipped there and on every kernel")
