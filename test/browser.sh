@@ -10,7 +10,7 @@ mkdir -p "$shots"
 cd ui
 npm ci --no-audit --no-fund --silent
 npm run --silent types
-GHOSTLIGHT_SHOTS="$shots/mock" npm test --silent
+GHOSTLIGHT_SHOTS="$shots/mock" timeout 900 npm test --silent
 cd ..
 
 if [ "$(id -u)" != 0 ]; then
@@ -29,4 +29,5 @@ done
 for _ in $(seq 20); do curl -s -o /dev/null "http://127.0.0.1:$port/api/v1/status"; done
 curl -s "http://127.0.0.1:1" || true # a refused connection
 cd ui
-GHOSTLIGHT_URL="http://127.0.0.1:$port" GHOSTLIGHT_SHOTS="$shots/real" npm test --silent
+GHOSTLIGHT_URL="http://127.0.0.1:$port" GHOSTLIGHT_SHOTS="$shots/real" timeout 600 \
+	node --test --test-force-exit --test-timeout=180000 test/pages.test.mjs

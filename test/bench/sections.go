@@ -253,15 +253,25 @@ func (b *bench) bpftrace() (*watcher, error) {
 	return w, nil
 }
 
-// store runs the store's own benchmark on ten million rows.
+// store runs the store's own benchmark on ten million rows, and on a million of
+// real flow records.
 func (b *bench) store() (string, error) {
-	rows := "10000000"
+	rows, flows := "10000000", "1000000"
 	if b.quick {
-		rows = "200000"
+		rows, flows = "200000", "200000"
 	}
-	out, err := exec.Command("go", "test", "-count=1", "-timeout=30m", "-run=TestTenMillion", "-v", "./internal/query/...", "-args", "-rows="+rows).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
+	var t strings.Builder
+	for _, run := range [][2]string{{"TestStore$|TestQueries$", rows}, {"TestFlows$", flows}} {
+		out, err := exec.Command("go", "test", "./test/bench", "-count=1", "-timeout=30m", "-v", "-run="+run[0], "-store.rows="+run[1]).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			if _, text, found := strings.Cut(line, "_test.go:"); found {
+				_, text, _ = strings.Cut(text, ": ")
+				t.WriteString("    " + text)
+			}
+		}
 	}
-	return "```\n" + string(out) + "```\n", nil
+	return t.String(), nil
 }

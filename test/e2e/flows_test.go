@@ -147,7 +147,7 @@ func TestCurlNginx(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		out := run(t, "curl", "-s", a.url+"/metrics")
 		// Other tests of this host may curl other nginxes: at least ours is there.
-		series := `ghostlight_tcp_connections_total{direction="outbound",peer_service_name="nginx",service_name="curl",tcp_close_reason="fin_sent"} `
+		series := `ghostlight_tcp_connections_total{direction="outbound",network_transport="tcp",peer_service_name="nginx",service_name="curl",tcp_close_reason="fin_sent"} `
 		_, rest, found := strings.Cut(out, series)
 		value, _, _ := strings.Cut(rest, "\n")
 		if n, err := strconv.ParseFloat(value, 64); !found || err != nil || n < 1 {

@@ -24,7 +24,8 @@ var Exporter = export.Def{
 
 // options is the exporter's part of the configuration file.
 type options struct {
-	// MaxSeries bounds the label sets of each metric.
+	// MaxSeries bounds how many pairs of services, and how many label sets of any
+	// other metric, are told apart.
 	MaxSeries int `yaml:"max_series"`
 }
 
@@ -33,44 +34,25 @@ type instance struct {
 	self    func() []export.Metric
 	handler http.Handler
 
-	mu       sync.Mutex // Export and Collect
-	counters []*counter
-	bytes    *counter
-	packets  *counter
-	closed   *counter
-	retrans  *counter
-	drops    *counter
-	changes  *counter
-	lost     *counter
-	connect  *histogram
-	rtt      *histogram
+	mu      sync.Mutex // Export and Collect
+	flows   *flows
+	drops   *counter
+	changes *counter
+	lost    *counter
 }
-
-// Seconds. Connections and round trips span from a loopback's microseconds to
-// a lost packet's seconds.
-var buckets = []float64{.00001, .0001, .0005, .001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newInstance(env export.Env) (export.Instance, error) {
 	o := options{MaxSeries: 2000}
 	if err := env.Decode(&o); err != nil {
 		return nil, err
 	}
-	e := &instance{self: env.Self}
-	add := func(name, help string, labels ...string) *counter {
-		c := newCounter(name, help, o.MaxSeries, labels)
-		e.counters = append(e.counters, c)
-		return c
+	e := &instance{
+		self:    env.Self,
+		flows:   newFlows(o.MaxSeries),
+		drops:   newCounter("ghostlight_dropped_packets_total", "Packets the kernel dropped, by its own reason.", o.MaxSeries, "drop_reason", "network_interface_name"),
+		changes: newCounter("ghostlight_process_changes_total", "Processes started and ended.", o.MaxSeries, "service_name", "action"),
+		lost:    newCounter("ghostlight_lost_records_total", "Records that are missing, and where they went missing.", o.MaxSeries, "stage", "sensor"),
 	}
-	e.bytes = add("ghostlight_flow_io_bytes_total", "Payload of flows.", "service_name", "peer_service_name", "network_transport", "network_io_direction")
-	e.packets = add("ghostlight_flow_io_packets_total", "Packets of flows.", "service_name", "peer_service_name", "network_transport", "network_io_direction")
-	e.closed = add("ghostlight_tcp_connections_total", "TCP connections that ended, seen from one end.", "service_name", "peer_service_name", "direction", "tcp_close_reason")
-	e.retrans = add("ghostlight_tcp_retransmits_total", "TCP segments sent again.", "service_name", "peer_service_name", "direction")
-	e.drops = add("ghostlight_dropped_packets_total", "Packets the kernel dropped, by its own reason.", "drop_reason", "network_interface_name")
-	e.changes = add("ghostlight_process_changes_total", "Processes started and ended.", "service_name", "action")
-	e.lost = add("ghostlight_lost_records_total", "Records that are missing, and where they went missing.", "stage", "sensor")
-	e.connect = newHistogram("ghostlight_tcp_connect_duration_seconds", "From SYN to established, at the client.", o.MaxSeries, "service_name", "peer_service_name")
-	e.rtt = newHistogram("ghostlight_tcp_rtt_seconds", "Smoothed round-trip time when a connection was reported.", o.MaxSeries, "service_name", "peer_service_name")
-
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(e); err != nil {
 		return nil, err
@@ -101,24 +83,13 @@ func (e *instance) flow(f *event.Flow) {
 		e.drops.add(float64(f.Drop.Count), f.Drop.Reason, f.Drop.Interface)
 		return
 	}
-	service, peer, transport := serviceOf(f.Who), serviceOf(f.Peer), f.Transport.String()
-	e.bytes.add(float64(f.Sent.Bytes), service, peer, transport, "transmit")
-	e.bytes.add(float64(f.Received.Bytes), service, peer, transport, "receive")
-	e.packets.add(float64(f.Sent.Packets), service, peer, transport, "transmit")
-	e.packets.add(float64(f.Received.Packets), service, peer, transport, "receive")
-	if f.Transport != event.TCP {
+	key := ends{serviceOf(f.Who), serviceOf(f.Peer), f.Transport, f.Direction}
+	t := e.flows.of(key)
+	if t == e.flows.overflow {
+		t.add(f, overflowLabels)
 		return
 	}
-	if f.TCP.CloseReason != event.StillOpen {
-		e.closed.add(1, service, peer, f.Direction.String(), f.TCP.CloseReason.String())
-	}
-	e.retrans.add(float64(f.TCP.Retransmits), service, peer, f.Direction.String())
-	if f.TCP.ConnectNS > 0 && f.TCP.CloseReason != event.StillOpen {
-		e.connect.observe(float64(f.TCP.ConnectNS)/1e9, service, peer)
-	}
-	if f.TCP.RTTNS > 0 {
-		e.rtt.observe(float64(f.TCP.RTTNS)/1e9, service, peer)
-	}
+	t.add(f, key.labels)
 }
 
 func serviceOf(w *event.Who) string {
@@ -134,11 +105,10 @@ func (e *instance) Describe(chan<- *prometheus.Desc) {}
 // Collect sends everything.
 func (e *instance) Collect(ch chan<- prometheus.Metric) {
 	e.mu.Lock()
-	for _, c := range e.counters {
+	e.flows.collect(ch)
+	for _, c := range []*counter{e.drops, e.changes, e.lost} {
 		c.collect(ch)
 	}
-	e.connect.collect(ch)
-	e.rtt.collect(ch)
 	e.mu.Unlock()
 	for _, m := range e.self() {
 		ch <- selfMetric(m)
