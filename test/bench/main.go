@@ -51,9 +51,7 @@ func main() {
 	self, err := os.Executable()
 	exitOn(err)
 	b := &bench{self: self, agent: *agent, rounds: *rounds, quick: *quick}
-	page, err := b.page(*only, *out)
-	exitOn(err)
-	exitOn(os.WriteFile(*out, page, 0o644))
+	exitOn(b.run(*only, *out))
 }
 
 var errNoLoad = fmt.Errorf("bench: not a load")
@@ -98,26 +96,40 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// page runs the sections and keeps those of the old page that did not run.
-func (b *bench) page(only, file string) ([]byte, error) {
-	var page bytes.Buffer
-	page.WriteString(head())
-	old, _ := os.ReadFile(file) // none the first time
+// run runs the sections and writes each into the page as soon as it is done.
+func (b *bench) run(only, file string) error {
 	for _, s := range sections {
-		text := keep(string(old), s)
-		if only == "" || slices.Contains(strings.Split(only, ","), s.name) {
-			fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)
-			body, err := s.run(b)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", s.name, err)
-			}
-			text = fmt.Sprintf("## %s\n\n`go run ./test/bench -only %s`, %s, Linux %s, %s.\n\n%s", s.title, s.name, time.Now().UTC().Format(time.DateOnly), release(), machine(), body)
+		if only != "" && !slices.Contains(strings.Split(only, ","), s.name) {
+			continue
 		}
-		if text != "" {
-			page.WriteString("\n" + strings.TrimSpace(text) + "\n")
+		fmt.Fprintf(os.Stderr, "bench: %s\n", s.title)
+		body, err := s.run(b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		text := fmt.Sprintf("## %s\n\n`go run ./test/bench -only %s`, %s, Linux %s, %s.\n\n%s", s.title, s.name, time.Now().UTC().Format(time.DateOnly), release(), machine(), body)
+		old, _ := os.ReadFile(file) // none the first time
+		if err := os.WriteFile(file, page(string(old), s.name, text), 0o644); err != nil {
+			return err
 		}
 	}
-	return page.Bytes(), nil
+	return nil
+}
+
+// page is the old page with one section replaced.
+func page(old, name, text string) []byte {
+	var page bytes.Buffer
+	page.WriteString(head())
+	for _, s := range sections {
+		body := keep(old, s)
+		if s.name == name {
+			body = text
+		}
+		if body != "" {
+			page.WriteString("\n" + strings.TrimSpace(body) + "\n")
+		}
+	}
+	return page.Bytes()
 }
 
 // keep returns the section of the old page.

@@ -157,14 +157,21 @@ func (w *watcher) memory(name string) float64 {
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(b), name+":")
+	_, rest, found := strings.Cut(string(b), name+":")
+	if !found {
+		return 0 // it has ended
+	}
 	kib, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 	return kib / 1024
 }
 
 func (w *watcher) end() error {
 	w.cmd.Process.Signal(syscall.SIGTERM)
-	return errors.Join(w.cmd.Wait(), os.RemoveAll(w.dir))
+	err := w.cmd.Wait()
+	if w.dir == "" {
+		return nil // another tool, which may end by the signal
+	}
+	return errors.Join(err, os.RemoveAll(w.dir))
 }
 
 func wait(what string, fn func() error) error {

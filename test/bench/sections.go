@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -237,19 +239,25 @@ func (b *bench) peers() (string, error) {
 	return t.String() + "\n4,000 connections/s. bcc's tcplife and execsnoop need kprobes, which this kernel refuses.\n", nil
 }
 
-// bpftrace starts the script, its output thrown away.
+// bpftrace starts the script, its output thrown away. It needs tracefs and
+// debugfs, which may not be mounted here: it gets its own.
 func (b *bench) bpftrace() (*watcher, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	w := &watcher{cmd: exec.Command("bpftrace", "-e", bpftraceFlows)}
+	const mounted = `mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/tracing; exec bpftrace -e "$0"`
+	w := &watcher{cmd: exec.Command("sh", "-c", mounted, bpftraceFlows)}
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	w.cmd.Stdout, w.cmd.Stderr = null, os.Stderr
 	if err := w.cmd.Start(); err != nil {
 		return nil, err
 	}
 	time.Sleep(3 * time.Second)
+	if w.memory("VmRSS") == 0 {
+		return nil, errors.Join(errors.New("bpftrace did not stay"), w.cmd.Wait())
+	}
 	return w, nil
 }
 
