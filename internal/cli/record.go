@@ -114,9 +114,9 @@ func end(process, address string, port *int) string {
 // ends returns the end the record belongs to, an arrow from the client to the
 // server, and the other end.
 func (f *flowRecord) ends() (own, arrow, other string) {
-	name := f.Process.Executable.Name
+	name := f.Service.Name // as the other end is named: by what it is, not by its interpreter
 	if name == "" {
-		name = f.Service.Name
+		name = f.Process.Executable.Name
 	}
 	me, peer := who(name, f.Process.PID), who(f.Peer.Service.Name, f.Peer.PID)
 	if f.Direction == "inbound" {
