@@ -144,6 +144,7 @@ func (a *Agent) run() {
 	defer close(a.stopped)
 	a.ended = a.loop()
 	a.watch.tick(monotonic(), &a.batch) // what was counted since the last one
+	a.watch.losses(&a.batch)
 	a.flush()
 	a.drain()
 }

@@ -121,7 +121,6 @@ func (w *watcher) tick(now int64, out *event.Batch) {
 			s.err = fmt.Errorf("sensor %s: %w", s.def.Name, err)
 		}
 	}
-	w.losses(out)
 }
 
 // losses adds a Lost record for each sensor whose records found the ring full

@@ -21,6 +21,7 @@ import (
 // budgetPeriod it judges the cost; every meterEvery it measures the programs.
 type housekeeping struct {
 	a      *Agent
+	host   api.Host
 	budget budget
 	meter  *kernel.Meter
 
@@ -40,6 +41,7 @@ type housekeeping struct {
 const (
 	tickEvery       = time.Second
 	meterEvery      = 30 // ticks
+	lossesEvery     = 2  // ticks; a look at each program's counters is a system call
 	checkpointEvery = time.Hour
 	settledAt       = 5 // ticks after the start
 )
@@ -49,7 +51,7 @@ const drainInterval = 10 * time.Millisecond
 
 func newHousekeeping(a *Agent) *housekeeping {
 	now := monotonic()
-	h := &housekeeping{a: a, next: now, last: now, checkpoint: now + int64(checkpointEvery)}
+	h := &housekeeping{a: a, host: hostInfo(), next: now, last: now, checkpoint: now + int64(checkpointEvery)}
 	h.limits(a.cfg)
 	for _, d := range a.watch.sensors {
 		if d.def.Shed > 0 {
@@ -101,6 +103,9 @@ func (h *housekeeping) keep() {
 	h.next = now + int64(tickEvery)
 	a := h.a
 	a.watch.tick(now, &a.batch)
+	if h.ticks%lossesEvery == 0 {
+		a.watch.losses(&a.batch)
+	}
 	if now >= h.checkpoint {
 		h.checkpoint = now + int64(checkpointEvery)
 		a.enrich.Checkpoint(now, &a.batch)

@@ -27,7 +27,7 @@ func (h *housekeeping) publish(now int64) {
 	a, kept := h.a, h.a.store.Status()
 	s := api.Status{
 		Version:  Version(),
-		Host:     hostInfo(),
+		Host:     h.host,
 		Started:  a.started,
 		UptimeNS: int64(time.Since(a.started)),
 		Agent:    api.Cost{CPUPercent: 100 * (h.own.CPU - share(h.programs)), RSSBytes: residentBytes()},
