@@ -9,8 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"ghostlight/internal/api"
+	"ghostlight/internal/config"
 )
 
 func (r *root) processesCommand() *cobra.Command {
@@ -174,10 +178,30 @@ func (l *listing) tree(ctx context.Context, at string, words []string) error {
 	}
 	l.out.Flush() // the tree comes before what is said of it
 	if len(all) == 0 && l.output != "json" {
-		l.note("no processes match")
+		l.nothing(ctx, c, at)
 	}
 	l.remarkLost(resp.Header)
 	return nil
+}
+
+// nothing says that the tree is empty, and why, where the moment lies before
+// everything that is kept.
+func (l *listing) nothing(ctx context.Context, c *client, at string) {
+	var s api.Status
+	if _, err := c.object(ctx, "/api/v1/status", nil, &s); err == nil && s.Store.Oldest != nil && l.term.before(at, *s.Store.Oldest) {
+		l.note("nothing is known of that moment: the oldest record is of %s", s.Store.Oldest.In(l.term.Zone).Format(time.DateTime))
+		return
+	}
+	l.note("no processes match")
+}
+
+// before tells whether a moment, as a user gave it, is earlier than another.
+func (t Terminal) before(moment string, than time.Time) bool {
+	if d, err := config.ParseDuration(moment); err == nil {
+		return t.Now().Add(-d).Before(than)
+	}
+	at, err := time.Parse(time.RFC3339Nano, moment)
+	return err == nil && at.Before(than)
 }
 
 // grow writes the tree: children below their parents, by pid. A process whose
