@@ -204,7 +204,9 @@ type usage struct {
 }
 
 func readUsage(now int64) usage {
-	return usage{at: now, process: cpuTime(unix.RUSAGE_SELF), reader: cpuTime(unix.RUSAGE_THREAD), memory: residentBytes()}
+	user, system := cpuTime(unix.RUSAGE_SELF)
+	ours, kernels := cpuTime(unix.RUSAGE_THREAD)
+	return usage{at: now, process: user + system, reader: ours + kernels, memory: residentBytes()}
 }
 
 func (u usage) since(before usage, programs []kernel.ProgramCost) cost {
@@ -219,12 +221,13 @@ func (u usage) since(before usage, programs []kernel.ProgramCost) cost {
 	}
 }
 
-func cpuTime(who int) time.Duration {
+// cpuTime returns the CPU time of this process or thread.
+func cpuTime(who int) (user, system time.Duration) {
 	var r unix.Rusage
 	if err := unix.Getrusage(who, &r); err != nil {
-		return 0
+		return 0, 0
 	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	return time.Duration(r.Utime.Nano()), time.Duration(r.Stime.Nano())
 }
 
 // residentBytes is the resident set, from /proc/self/statm (proc(5)).

@@ -124,9 +124,10 @@ func (r *running) featuresOff() (n int) {
 
 // selfMetrics gives the exporters what the last tick saw.
 func (a *Agent) selfMetrics() []export.Metric {
+	icmp := icmpMetrics()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.self
+	return append(icmp, a.self...)
 }
 
 func (h *housekeeping) selfMetrics(s *api.Status) []export.Metric {
@@ -136,9 +137,11 @@ func (h *housekeeping) selfMetrics(s *api.Status) []export.Metric {
 	counter := func(name, help string, v float64, labels ...event.Attr) export.Metric {
 		return export.Metric{Name: name, Help: help, Value: v, Labels: labels, Counter: true}
 	}
+	user, system := cpuTime(unix.RUSAGE_SELF)
 	m := []export.Metric{
 		gauge("ghostlight_build_info", "Always 1; the version is a label.", 1, event.Attr{Key: "version", Value: s.Version}),
-		counter("process_cpu_time_seconds_total", "CPU time of the agent's process.", cpuTime(unix.RUSAGE_SELF).Seconds()),
+		counter("process_cpu_time_seconds_total", "CPU time of the agent's process.", user.Seconds(), event.Attr{Key: "cpu_mode", Value: "user"}),
+		counter("process_cpu_time_seconds_total", "CPU time of the agent's process.", system.Seconds(), event.Attr{Key: "cpu_mode", Value: "system"}),
 		gauge("process_memory_usage_bytes", "Resident memory of the agent's process.", float64(s.Agent.RSSBytes)),
 		counter("ghostlight_events_total", "Records that went down the spine.", float64(s.Events.Total)),
 		gauge("ghostlight_ring_backlog_bytes", "Bytes in the ring that were not read yet.", float64(h.a.reader.Backlog())),

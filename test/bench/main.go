@@ -25,6 +25,7 @@ type section struct {
 
 var sections = []section{
 	{"storm", "What the agent adds to a connection storm, a bulk transfer and an exec storm", (*bench).storm},
+	{"start", "From the start to the first flow, and the size of the binary", (*bench).start},
 	{"idle", "CPU and memory of the agent, idle and under load", (*bench).idle},
 	{"loss", "Loss at rising rates", (*bench).loss},
 	{"store", "Store: ten million rows", (*bench).store},

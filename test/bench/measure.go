@@ -82,8 +82,21 @@ type watcher struct {
 	dir string
 }
 
-// watch starts the agent with an empty store and waits until it watches.
+// watch starts the agent with an empty store and waits until it has settled.
 func (b *bench) watch() (*watcher, error) {
+	w, err := b.launch()
+	if err != nil {
+		return nil, err
+	}
+	if err := wait("the agent answers", func() error { _, err := w.status(); return err }); err != nil {
+		return nil, err
+	}
+	time.Sleep(2 * time.Second) // the start's own work is not what we measure
+	return w, nil
+}
+
+// launch starts the agent with an empty store.
+func (b *bench) launch() (*watcher, error) {
 	dir, err := os.MkdirTemp("", "ghostlight-bench-")
 	if err != nil {
 		return nil, err
@@ -92,14 +105,7 @@ func (b *bench) watch() (*watcher, error) {
 	w := &watcher{dir: dir, url: "http://127.0.0.1:" + port}
 	w.cmd = exec.Command(b.agent, "run", "--listen", "127.0.0.1:"+port, "--socket", "off", "--data", dir)
 	w.cmd.Stderr = os.Stderr
-	if err := w.cmd.Start(); err != nil {
-		return nil, err
-	}
-	if err := wait("the agent answers", func() error { _, err := w.status(); return err }); err != nil {
-		return nil, err
-	}
-	time.Sleep(2 * time.Second) // the start's own work is not what we measure
-	return w, nil
+	return w, w.cmd.Start()
 }
 
 // status is what we read of the agent's own account.
