@@ -30,7 +30,7 @@ lint:
 ## unit: unit, story and kernel tests on this host
 unit:
 	@mkdir -p .cache
-	NODE_PATH=$(CURDIR)/.cache/duckdb/node_modules $(GO) test -json ./cmd/... ./internal/... ./ui/... ./test/vm/... ./test/report/... | $(GO) run ./test/report -save .cache/host.json
+	NODE_PATH=$(CURDIR)/.cache/duckdb/node_modules $(GO) test -count=1 -json ./cmd/... ./internal/... ./ui/... ./test/vm/... ./test/report/... | $(GO) run ./test/report -save .cache/host.json
 
 ## e2e: the real binary on real traffic
 e2e: build

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,9 @@ const {DuckDBInstance} = require('@duckdb/node-api');
 // hasDuckDB is the probe for DuckDB as a node module (npm install
 // @duckdb/node-api, found by NODE_PATH).
 func hasDuckDB() bool {
+	if os.Getenv("NODE_PATH") == "" { // asked here too, so that a cached result knows of it
+		return false
+	}
 	return exec.Command("node", "-e", "require('@duckdb/node-api')").Run() == nil
 }
 
