@@ -228,7 +228,6 @@ func TestFlowsWithoutAgent(t *testing.T) {
 	port := nginx(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
-	// In a network namespace of its own nobody answers on the default address.
 	cmd := exec.CommandContext(ctx, binary, "flows", "--follow", "--port", port, "-o", "json")
 	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir())
 	var errs bytes.Buffer

@@ -11,7 +11,9 @@ export async function startBrowser() {
   const profile = await mkdtemp(join(tmpdir(), 'ghostlight-browser-'));
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true,
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+      // Nothing but loopback is looked up or reached.
+      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost'],
     viewport: { width: 1280, height: 800 }, colorScheme: 'dark', reducedMotion: 'reduce',
   });
   context.setDefaultTimeout(15_000);
