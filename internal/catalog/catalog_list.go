@@ -6,6 +6,7 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
@@ -21,6 +22,7 @@ var Exporters = []export.Def{
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
+	postgresql.Proto,
 	redis.Proto,
 }
 

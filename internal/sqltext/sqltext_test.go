@@ -260,3 +260,19 @@ func appendLiteral(b []byte, r *rand.Rand, content []byte, d Dialect, server Esc
 	quoted('\'', server)
 	return b
 }
+
+func TestWords(t *testing.T) {
+	var q Query
+	var w Words
+	text, summary, operation, target := w.Split(string(w.Bytes()))
+	if text+summary+operation+target != "" {
+		t.Error("the zero Words say something")
+	}
+	q.Read([]byte("UPDATE a.b SET c = 1"), Options{})
+	w.Set(&q)
+	q.Read([]byte("SELECT 1"), Options{})
+	text, summary, operation, target = w.Split(string(w.Bytes()))
+	if text != "UPDATE a.b SET c = ?" || summary != "UPDATE a.b" || operation != "UPDATE" || target != "a.b" {
+		t.Errorf("%q %q %q %q", text, summary, operation, target)
+	}
+}
