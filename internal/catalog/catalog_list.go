@@ -6,6 +6,7 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
 	"ghostlight/internal/sensor"
@@ -22,6 +23,7 @@ var Exporters = []export.Def{
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
+	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,
 }

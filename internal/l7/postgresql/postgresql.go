@@ -128,8 +128,12 @@ func (c *conn) turn() {
 			c.asks.Found()
 		}
 		c.answers.begin()
-	} else if c.open() == 0 && c.answers.Waiting() > 0 {
-		c.answers.begin() // it was no message that is being stepped over
+	} else if c.open() == 0 {
+		c.answers.begin() // what may be left was no message
+	}
+	if c.asks.unsure { // neither was this
+		c.asks.Lose()
+		c.asks.Found()
 	}
 }
 

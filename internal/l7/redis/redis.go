@@ -89,6 +89,10 @@ func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 		if turned && c.broken {
 			c.mend()
 		}
+		if turned && c.unsure { // what may be left was no command
+			c.asks.Lose()
+			c.asks.Found()
+		}
 		c.ask(chunk)
 		return
 	}
@@ -126,8 +130,8 @@ func (c *conn) Missing(side l7.Side, n uint64) {
 }
 
 // Idle ends an answer whose length was not seen.
-func (c *conn) Idle(int64) {
-	if c.broken && c.answers.unframed {
+func (c *conn) Idle(now int64) {
+	if c.broken && c.answers.unframed && now-c.answers.Now().Time >= 1e9 {
 		c.endAll(c.open() == 1)
 		c.answers.unframed = false
 	}
