@@ -24,6 +24,11 @@ static __always_inline int mysql_sniff(const __u8 *p, __u32 n)
 			return size > 1 && ((p[5] >= ' ' && p[5] < 0x7f) || p[5] == '\n' || p[5] == '\t' || p[5] == '\r');
 		case 0x17: /* execute: iteration count 1 */
 			return size >= 10 && p[9] <= 0x0f && p[10] == 1 && p[11] == 0 && p[12] == 0 && p[13] == 0;
+		case 0x19: /* close, before the next command */
+		case 0x1a: /* reset */
+			return size == 5 && n >= 9;
+		case 0x02: /* a database */
+			return size > 1 && size <= 65 && n == (size < 28 ? 4 + size : 32) && p[5] > ' ' && p[5] < 0x7f;
 		case 0x0e: /* ping */
 		case 0x1f: /* reset connection */
 			return size == 1 && n == 5;
