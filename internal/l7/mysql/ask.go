@@ -147,9 +147,7 @@ func (c *conn) command(b []byte, cut bool, n int) {
 	case comQuery:
 		c.read(c.sql(body), cut)
 		c.scratch.Set(&c.query)
-		if p := c.begin(results, "", &c.scratch); p != nil && p.call.Operation == "USE" && !cut {
-			p.database = strings.Trim(strings.TrimPrefix(p.call.Summary, "USE "), "`")
-		}
+		c.told(c.begin(results, "", &c.scratch), cut)
 	case comPrepare:
 		c.read(body, cut)
 		st := &statement{}
@@ -185,6 +183,18 @@ func (c *conn) command(b []byte, cut bool, n int) {
 		c.others(b[0])
 	}
 	c.asked(n, 0)
+}
+
+// told gives a query's call the trace that a comment names, and notes the
+// database it is to use.
+func (c *conn) told(p *pending, cut bool) {
+	if p == nil {
+		return
+	}
+	p.call.Remote.ID, p.call.Remote.Parent = c.query.TraceID, c.query.ParentID
+	if p.call.Operation == "USE" && !cut {
+		p.database = strings.Trim(strings.TrimPrefix(p.call.Summary, "USE "), "`")
+	}
 }
 
 // others begins a command that is answered without a query.

@@ -150,6 +150,14 @@ func (c *conn) simpleQuery(body []byte, cut bool) {
 	c.unnamed.Set(&c.query) // which a simple query destroys anyway
 	c.building = false
 	c.begin(simple, &c.unnamed)
+	c.told()
+}
+
+// told gives the newest call the trace that a comment of its query names.
+func (c *conn) told() {
+	if p := c.newest(); p != nil && !c.broken {
+		p.call.Remote.ID, p.call.Remote.Parent = c.query.TraceID, c.query.ParentID
+	}
 }
 
 // parse begins a call that its Execute will complete; without one it was a
@@ -165,6 +173,9 @@ func (c *conn) parse(body []byte, cut bool) {
 		c.prepared(name, st)
 	}
 	c.begin(prepare, st)
+	if ok {
+		c.told()
+	}
 	c.building, c.built = !c.broken, st
 }
 
