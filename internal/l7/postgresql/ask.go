@@ -23,14 +23,23 @@ func (c *conn) ask(chunk *event.Chunk) {
 	s := &c.asks
 	s.Feed(chunk)
 	if s.Lost() {
-		c.broken = true
+		c.goesOn(s.Len())
 		s.Lose()
 		return
 	}
 	for s.Waiting() == 0 && c.askNext(s) {
 	}
+	left := s.Len()
 	if s.Rest(); s.Lost() {
-		c.broken = true
+		c.goesOn(left)
+	}
+}
+
+// goesOn counts bytes whose messages' heads were not captured: of a COPY.
+func (c *conn) goesOn(n int) {
+	c.broken = true
+	if p := c.newest(); p != nil {
+		p.call.Ask(c.asks.Now(), n)
 	}
 }
 
