@@ -189,6 +189,7 @@ func (in *instance) fill(f *event.Flow, r *tcpFlow) {
 		RTTNS:           int64(r.RttUs) * 1000,
 		Retransmits:     uint64(r.Retransmits),
 		WindowLimitedNS: int64(r.LimitedJiffies) * in.tick,
+		ZeroWindows:     uint64(r.ZeroWindows),
 		ListenDrops:     uint64(r.ListenDrops),
 	}
 	if r.State == listen {
