@@ -21,7 +21,7 @@ import (
 // Sensor is the tcp sensor.
 var Sensor = sensor.Def{
 	Name:  "tcp",
-	Doc:   "TCP connections: both ends, bytes, packets, latency, retransmits and why they ended",
+	Doc:   "TCP connections: both ends, bytes, packets, latency, retransmits, zero windows and why they ended",
 	Emits: []event.Kind{event.KindFlow},
 	Hooks: hooks,
 	New:   open,
