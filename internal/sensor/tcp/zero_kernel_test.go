@@ -21,41 +21,48 @@ import (
 // so that its last RST opens the window.
 func TestZeroWindows(t *testing.T) {
 	for _, c := range []struct {
-		stops   int
-		resumes bool
-		read    string
-		with    func(p *pair, buffer []byte) (int, error)
+		stops    int
+		resumes  bool
+		interval time.Duration
+		buffer   int
+		read     string
+		with     func(p *pair, buffer []byte) (int, error)
 	}{
-		{0, true, "read", readSome},
-		{1, true, "read", readSome},
-		{7, true, "read", readSome},
-		{7, true, "a little at a time", readLittle},
-		{7, true, "recvmsg with MSG_TRUNC", readAway},
-		{1, false, "read", readSome},
+		{0, true, leastInterval, 32 << 10, "read", readSome},
+		{1, true, leastInterval, 32 << 10, "read", readSome},
+		{4, true, leastInterval, 32 << 10, "read", readSome},
+		{2, true, leastInterval, 256 << 10, "read", readSome},
+		{4, true, leastInterval, 32 << 10, "a little at a time", readLittle},
+		{4, true, leastInterval, 32 << 10, "recvmsg with MSG_TRUNC", readAway},
+		{3, true, time.Hour, 32 << 10, "read", readSome}, // no sweep
+		{1, false, time.Hour, 32 << 10, "read", readSome},
+		{1, false, leastInterval, 32 << 10, "read", readSome},
 	} {
-		t.Run(fmt.Sprintf("%d stops, %s, resumes %v", c.stops, c.read, c.resumes), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d stops, interval %s, %d KiB, %s, resumes %v", c.stops, c.interval, c.buffer>>10, c.read, c.resumes), func(t *testing.T) {
 			n := newNetwork(t)
-			w := begin(t, every(leastInterval))
+			w := begin(t, every(c.interval))
 			var p *pair
 			n.do(func() { p = connect(t, "127.0.0.1:0", "127.0.0.1") })
+			ours := func(at event.Direction, over bool) func(*event.Flow) bool {
+				return func(f *event.Flow) bool {
+					return end(at, p.source)(f) && f.Destination == p.destination && (!over || f.TCP.CloseReason != event.StillOpen)
+				}
+			}
 			s := &stopper{t: t, watch: w, pair: p, read: c.with}
-			s.setUp()
+			s.setUp(c.buffer)
 			s.flow(3_000_000) // a reader that keeps up
 			for i := range c.stops {
 				s.fill()
 				time.Sleep(2 * leastInterval)
-				w.drain() // a sweep sees it, too
+				if got := total(w.of(ours(event.Inbound, false))).TCP.ZeroWindows; c.interval == leastInterval && got != uint64(i+1) {
+					t.Errorf("%d zero windows told while the last of %d lasts", got, i+1)
+				}
 				if c.resumes || i+1 < c.stops {
 					s.empty()
 				}
 			}
 			p.server.Close()
 			p.client.Close()
-			ours := func(at event.Direction, over bool) func(*event.Flow) bool {
-				return func(f *event.Flow) bool {
-					return end(at, p.source)(f) && f.Destination == p.destination && (!over || f.TCP.CloseReason != event.StillOpen)
-				}
-			}
 			w.want(1, ours(event.Inbound, true))
 			w.want(1, ours(event.Outbound, true))
 			reader, writer := w.of(ours(event.Inbound, false)), w.of(ours(event.Outbound, false))
@@ -86,9 +93,9 @@ type stopper struct {
 
 // The writer keeps little back, so that what it still has when the window opens
 // does not close it again.
-func (s *stopper) setUp() {
+func (s *stopper) setUp(buffer int) {
 	s.t.Helper()
-	for _, err := range []error{s.client.SetWriteBuffer(4 << 10), s.server.SetReadBuffer(32 << 10)} {
+	for _, err := range []error{s.client.SetWriteBuffer(4 << 10), s.server.SetReadBuffer(buffer)} {
 		if err != nil {
 			s.t.Fatal(err)
 		}
