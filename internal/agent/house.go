@@ -103,6 +103,7 @@ func (h *housekeeping) keep() {
 	h.next = now + int64(tickEvery)
 	a := h.a
 	a.watch.tick(now, &a.batch)
+	a.correlate.Tick(now, &a.batch)
 	if h.ticks%lossesEvery == 0 {
 		a.watch.losses(&a.batch)
 	}

@@ -65,6 +65,7 @@ type Enricher struct {
 	learnt    bool   // a process was added in this Apply
 	orphans   []*process
 
+	asked     asked      // names of addresses
 	nameless  []*process // in containers without a name yet
 	nextNames int64      // when to look for names again
 
@@ -153,6 +154,9 @@ func (e *Enricher) Apply(b *event.Batch) {
 	for i := range b.Flows {
 		e.other(&b.Flows[i])
 	}
+	for i := range b.Requests {
+		e.request(b, &b.Requests[i])
+	}
 	e.reunite(b)
 	e.lost(b)
 	e.processes.Store(uint64(e.tree.size()))
@@ -169,6 +173,9 @@ func (e *Enricher) tick(b *event.Batch) {
 	}
 	for i := range b.Flows {
 		e.now = max(e.now, b.Flows[i].End)
+	}
+	for i := range b.Requests {
+		e.now = max(e.now, b.Requests[i].Time+b.Requests[i].DurationNS)
 	}
 }
 
