@@ -77,7 +77,7 @@ func Open(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // openStages makes what stands between the ring and the viewers.
 func (a *Agent) openStages() (err error) {
-	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny})
+	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny, Routes: a.cfg.Routes.Patterns})
 	if err != nil {
 		return fmt.Errorf("start enrich: %w", err)
 	}

@@ -191,6 +191,9 @@ func (h *housekeeping) reload() {
 	case cfg := <-h.a.reload:
 		h.limits(cfg)
 		h.a.enrich.Deny(cfg.Redact.Deny)
+		if err := h.a.enrich.Routes(cfg.Routes.Patterns); err != nil {
+			h.a.log.Warn("the routes stay as they were", "error", err)
+		}
 		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
 	default:
 	}
