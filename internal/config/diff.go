@@ -39,6 +39,17 @@ func Diff(old, new Config) []Change {
 	return changes
 }
 
+// Equal tells whether two parts say the same, in whatever order.
+func (p Part) Equal(other Part) bool {
+	return slices.Equal(p.leaves(), other.leaves())
+}
+
+func (p Part) leaves() (out []leaf) {
+	collect(reflect.ValueOf(p), "", false, &out)
+	slices.SortFunc(out, func(a, b leaf) int { return strings.Compare(a.key, b.key) })
+	return out
+}
+
 // leaf is one value of the file, as text that compares.
 type leaf struct {
 	key   string
