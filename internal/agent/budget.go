@@ -84,9 +84,16 @@ func (b *budget) letGo() string {
 		b.hold = calmPeriods
 	}
 	b.over, b.since = 0, 0
-	name := b.order[len(b.shed)]
-	b.shed = append(b.shed, name)
-	return name
+	i := slices.IndexFunc(b.order, func(name string) bool { return !slices.Contains(b.shed, name) })
+	b.shed = append(b.shed, b.order[i])
+	return b.order[i]
+}
+
+// among changes which sensors may be let go. One that is let go and no longer
+// among them is forgotten.
+func (b *budget) among(order []string) {
+	b.order = order
+	b.shed = slices.DeleteFunc(b.shed, func(name string) bool { return !slices.Contains(order, name) })
 }
 
 func (b *budget) takeBack() string {

@@ -73,6 +73,31 @@ func TestBudgetBacksOff(t *testing.T) {
 	}
 }
 
+// Sensors that are turned off and on while some are let go: none is let go
+// twice, none comes back that nobody wants.
+func TestBudgetAmongOthers(t *testing.T) {
+	b := limited()
+	over, calm := repeat(0.05, 2), repeat(0.01, 12)
+	if got, want := run(b, append(over, over...)...), "1 -drop 3 -udp"; got != want {
+		t.Fatalf("have %q, want %q", got, want)
+	}
+	b.among([]string{"udp"}) // drop is turned off
+	if got, want := run(b, calm...), "5 +udp"; got != want {
+		t.Errorf("have %q, want %q", got, want)
+	}
+	b = limited()
+	b.among([]string{"udp"})
+	run(b, over...)
+	b.among([]string{"drop", "udp"}) // drop is turned on
+	if got, want := run(b, append(over, calm...)...), "1 -drop 7 +drop 13 +udp"; got != want {
+		t.Errorf("have %q, want %q", got, want)
+	}
+	b.among(nil)
+	if got := run(b, over...); got != "" {
+		t.Errorf("with none to let go: %q", got)
+	}
+}
+
 // A query that takes a core is no reason to stop watching.
 func TestBudgetCountsOnlyWhatHelps(t *testing.T) {
 	b := limited()

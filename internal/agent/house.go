@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,14 +52,7 @@ func newHousekeeping(a *Agent) *housekeeping {
 	now := monotonic()
 	h := &housekeeping{a: a, host: hostInfo(), next: now, last: now, checkpoint: now + int64(checkpointEvery)}
 	h.limits(a.cfg)
-	for _, d := range a.watch.sensors {
-		if d.def.Shed > 0 {
-			h.budget.order = append(h.budget.order, d.def.Name)
-		}
-	}
-	slices.SortFunc(h.budget.order, func(x, y string) int {
-		return a.watch.find(x).def.Shed - a.watch.find(y).def.Shed
-	})
+	h.budget.among(a.watch.sheddable())
 	var err error
 	if h.meter, err = a.kernel.NewMeter(); err != nil {
 		a.log.Warn("the cost of programs is not known", "error", err)
@@ -165,11 +157,12 @@ func (h *housekeeping) act(drop, restore string) {
 	a := h.a
 	switch {
 	case drop != "":
-		err := a.watch.letGo(drop, api.SensorShed)
+		err := a.watch.letGo(drop, api.SensorShed, &a.batch)
 		h.alert("budget.shed", "warning", fmt.Sprintf("the budget is exceeded (%.1f %% of a core, %d MiB): sensor %s is let go", 100*h.own.CPU, h.own.Memory>>20, drop), err)
 	case restore != "":
 		err := a.watch.load(a.watch.index(restore), &a.batch)
 		a.kernel.Settle()
+		h.budget.among(a.watch.sheddable())
 		h.alert("budget.restored", "info", fmt.Sprintf("there is room in the budget again: sensor %s is back", restore), err)
 		h.publishDoctor()
 	}
@@ -188,11 +181,46 @@ func (h *housekeeping) alert(name, severity, message string, err error) {
 func (h *housekeeping) reload() {
 	select {
 	case cfg := <-h.a.reload:
-		h.limits(cfg)
-		h.a.enrich.Deny(cfg.Redact.Deny)
-		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
+		h.takeOver(cfg)
 	default:
 	}
+}
+
+// takeOver does what the keys say that config marks as live.
+func (h *housekeeping) takeOver(cfg config.Config) {
+	a := h.a
+	boundMemory(int64(cfg.Budget.Memory))
+	h.limits(cfg)
+	a.enrich.Deny(cfg.Redact.Deny)
+	a.store.SetRetention(time.Duration(cfg.Retention.Age), int64(cfg.Retention.Bytes))
+	a.store.SetSync(time.Duration(cfg.Sync))
+	h.sensors(cfg)
+	a.cfg.Budget, a.cfg.Redact, a.cfg.Retention, a.cfg.Sync, a.cfg.Sensors = cfg.Budget, cfg.Redact, cfg.Retention, cfg.Sync, cfg.Sensors
+}
+
+// sensors loads those whose part of the configuration is another, and lets go
+// of those that are not asked for any more.
+func (h *housekeeping) sensors(cfg config.Config) {
+	a, changed := h.a, false
+	for i, s := range a.watch.sensors {
+		name := s.def.Name
+		part := cfg.Sensor(name)
+		if part.Equal(a.cfg.Sensor(name)) {
+			continue
+		}
+		changed = true
+		a.drain() // what the sensor saw until now is its own
+		if err := a.watch.change(i, part, &a.batch); err != nil {
+			a.log.Warn("a sensor does not run as it should", "sensor", name, "error", err)
+		}
+		a.drain() // as in attach
+	}
+	if !changed {
+		return
+	}
+	a.kernel.Settle()
+	h.budget.among(a.watch.sheddable())
+	h.publishDoctor()
 }
 
 // usage is the CPU time and memory of the agent's process.
