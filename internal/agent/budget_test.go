@@ -55,6 +55,15 @@ func TestBudgetHysteresis(t *testing.T) {
 	}
 }
 
+// Half of what a storm takes goes to other threads than the reader's.
+func TestBudgetCountsTheStore(t *testing.T) {
+	b := limited()
+	b.period(cost{CPU: 0.23, Watching: 0.11})
+	if drop, _ := b.period(cost{CPU: 0.23, Watching: 0.11}); drop != "drop" {
+		t.Errorf("a storm lets go of %q", drop)
+	}
+}
+
 // A sensor that does not fit comes back ever more rarely.
 func TestBudgetBacksOff(t *testing.T) {
 	b, restored := limited(), 0
@@ -104,6 +113,16 @@ func TestBudgetCountsOnlyWhatHelps(t *testing.T) {
 	for range 10 {
 		if drop, _ := b.period(cost{CPU: 1, Watching: 0.01}); drop != "" {
 			t.Fatalf("let go of %s for a query", drop)
+		}
+	}
+	if b.uneasy() {
+		t.Error("uneasy for a query")
+	}
+	// Nor is it one to stay away.
+	run(b, repeat(0.05, 2)...)
+	for i := range calmPeriods {
+		if _, restore := b.period(cost{CPU: 1, Watching: 0.005}); (restore == "drop") != (i == calmPeriods-1) {
+			t.Errorf("period %d of a query takes back %q", i, restore)
 		}
 	}
 	b.period(cost{Memory: 101})

@@ -17,7 +17,8 @@ import (
 
 // housekeeping is what the loop does beside draining: once a second it gives
 // the sensors their turn, counts losses and publishes the status; every
-// budgetPeriod it judges the cost; every meterEvery it measures the programs.
+// budgetPeriod it judges the cost; every meterEvery, or more often if it matters,
+// it measures the programs.
 type housekeeping struct {
 	a      *Agent
 	host   api.Host
@@ -34,13 +35,15 @@ type housekeeping struct {
 	used       usage // at the last budget period
 	own        cost  // of the last budget period
 	programs   []kernel.ProgramCost
+	metering   bool // a window is open
 	checkpoint int64
 }
 
 const (
 	tickEvery       = time.Second
-	meterEvery      = 30 // ticks
-	lossesEvery     = 2  // ticks; a look at each program's counters is a system call
+	periodTicks     = int(budgetPeriod / tickEvery)
+	meterEvery      = 6 * periodTicks
+	lossesEvery     = 2 // ticks; a look at each program's counters is a system call
 	checkpointEvery = time.Hour
 	settledAt       = 5 // ticks after the start
 )
@@ -104,7 +107,7 @@ func (h *housekeeping) keep() {
 	}
 	a.flush()
 	h.measure()
-	if h.ticks%int(budgetPeriod/tickEvery) == 0 {
+	if h.ticks%periodTicks == 0 {
 		h.judge(now)
 	}
 	h.reload()
@@ -124,22 +127,26 @@ func (h *housekeeping) forget() {
 }
 
 // measure opens a window every meterEvery ticks and closes it at the next one.
+// While the budget is about to decide, it does so in each of its periods: a
+// load that is over must not count any more.
 func (h *housekeeping) measure() {
-	if h.meter == nil {
-		return
+	every := meterEvery
+	if h.budget.uneasy() {
+		every = periodTicks
 	}
-	switch h.ticks % meterEvery {
-	case 2: // soon after the start there is something to show
-		if err := h.meter.Begin(); err != nil {
-			h.a.log.Warn("the cost of programs is not known", "error", err)
-			h.meter = nil
-		}
-	case 3:
-		costs, err := h.meter.End(h.programs[:0])
-		if err != nil {
-			h.a.log.Warn("the cost of programs is not known", "error", err)
-		}
-		h.programs = costs
+	var err error
+	switch {
+	case h.meter == nil:
+	case h.metering:
+		h.metering = false
+		h.programs, err = h.meter.End(h.programs[:0])
+	case h.ticks%every == 2: // soon after the start there is something to show
+		h.metering = true
+		err = h.meter.Begin()
+	}
+	if err != nil {
+		h.a.log.Warn("the cost of programs is not known", "error", err)
+		h.meter, h.metering = nil, false
 	}
 }
 
