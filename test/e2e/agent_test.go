@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ghostlight/internal/kernel"
 )
 
 var binary string
@@ -68,11 +70,16 @@ func (s *transcript) String() string {
 	return s.text.String()
 }
 
-// needRoot skips where programs cannot be loaded. CI runs as root.
+// needRoot skips where the kernel does not let us load programs. It lets root,
+// and CI runs as root.
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run it by sudo")
+	switch err := kernel.HaveTpBTF.Have(); {
+	case err == nil:
+	case os.Geteuid() == 0:
+		t.Fatal(err)
+	default:
+		t.Skip(err)
 	}
 }
 
