@@ -157,7 +157,7 @@ func (h *housekeeping) judge(now int64) {
 		h.own = u.since(h.used, h.programs)
 		h.act(h.budget.period(h.own))
 	}
-	h.used = u
+	h.used = readUsage(monotonic()) // to load a sensor is no cost of watching
 }
 
 func (h *housekeeping) act(drop, restore string) {
@@ -228,6 +228,7 @@ func (h *housekeeping) sensors(cfg config.Config) {
 	a.kernel.Settle()
 	h.budget.among(a.watch.sheddable())
 	h.publishDoctor()
+	h.used = readUsage(monotonic()) // as in judge
 }
 
 // usage is the CPU time and memory of the agent's process.

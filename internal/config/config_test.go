@@ -185,7 +185,7 @@ func TestDiff(t *testing.T) {
 		return c
 	}
 	old := parse("listen: 127.0.0.1:1\ntoken: a\nsensors: {tcp: {x: 1}, udp: {enabled: false}}")
-	new := parse("listen: 127.0.0.1:2\ntoken: b\nlog: {level: debug}\nretention: {age: 2d}\nsensors: {tcp: {x: 2}}")
+	new := parse("listen: 127.0.0.1:2\ntoken: b\nlog: {level: debug}\nretention: {age: 2d}\nsensors: {tcp: {x: 2}, drop: {enabled: true}}")
 	want := []Change{{"listen", true}, {"retention.age", false}, {"sensors.tcp.x", false}, {"token", true}, {"log.level", false}, {"sensors.udp.enabled", false}}
 	if got := Diff(old, new); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -67,7 +67,9 @@ func collect(v reflect.Value, key string, live bool, out *[]leaf) {
 	switch {
 	case v.Type() == reflect.TypeFor[Part]():
 		s := v.Interface().(Part)
-		*out = append(*out, leaf{join(key, "enabled"), strconv.FormatBool(s.Enabled), live})
+		if !s.Enabled { // on is what a part is that the file does not speak of
+			*out = append(*out, leaf{join(key, "enabled"), "false", live})
+		}
 		for _, e := range s.options.entries {
 			*out = append(*out, leaf{join(key, e.name), flow(e.value), live})
 		}
