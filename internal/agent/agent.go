@@ -1,8 +1,8 @@
 // Package agent joins the parts into the running product. Read Open and loop
 // to see all of it:
 //
-//	ring -> watcher.decode -> batch -> enrich -> exporters -> store
-//	                                                            ^ API, CLI and UI pull by cursor
+//	ring -> watcher.decode -> batch -> correlate -> enrich -> exporters -> store
+//	                                                                         ^ API, CLI and UI pull by cursor
 //
 // Everything between the ring and the store is plain calls on one goroutine.
 package agent
@@ -19,6 +19,7 @@ import (
 	"ghostlight/internal/api"
 	"ghostlight/internal/catalog"
 	"ghostlight/internal/config"
+	"ghostlight/internal/correlate"
 	"ghostlight/internal/enrich"
 	"ghostlight/internal/event"
 	"ghostlight/internal/export"
@@ -35,6 +36,7 @@ type Agent struct {
 	kernel    *kernel.Kernel
 	reader    *kernel.Reader
 	watch     *watcher
+	correlate *correlate.Correlator
 	enrich    *enrich.Enricher
 	exporters []export.Instance
 	store     *store.Store
@@ -75,10 +77,11 @@ func Open(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // openStages makes what stands between the ring and the viewers.
 func (a *Agent) openStages() (err error) {
-	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny})
+	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny, Routes: a.cfg.Routes.Patterns})
 	if err != nil {
 		return fmt.Errorf("start enrich: %w", err)
 	}
+	a.correlate = correlate.New(correlate.Options{Protos: catalog.Protos, Learn: a.enrich.Learn})
 	a.store, err = store.Open(a.cfg.Data, event.Tables, storeOptions(a.cfg))
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
@@ -145,8 +148,9 @@ func (a *Agent) run() {
 	a.ended = a.loop()
 	a.watch.tick(monotonic(), &a.batch) // what was counted since the last one
 	a.watch.losses(&a.batch)
-	a.flush()
 	a.drain()
+	a.correlate.Close(&a.batch)
+	a.flush()
 }
 
 func (a *Agent) loop() error {
@@ -178,7 +182,9 @@ func (a *Agent) drain() (n int) {
 
 // flush sends the batch down the spine.
 func (a *Agent) flush() {
+	a.correlate.Apply(&a.batch)
 	if a.batch.Len() == 0 {
+		a.batch.Reset()
 		return
 	}
 	a.batch.Wall = wallOffset()

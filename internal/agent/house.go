@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,6 +99,7 @@ func (h *housekeeping) keep() {
 	h.next = now + int64(tickEvery)
 	a := h.a
 	a.watch.tick(now, &a.batch)
+	a.correlate.Tick(now, &a.batch)
 	if h.ticks%lossesEvery == 0 {
 		a.watch.losses(&a.batch)
 	}
@@ -199,10 +201,16 @@ func (h *housekeeping) takeOver(cfg config.Config) {
 	boundMemory(int64(cfg.Budget.Memory))
 	h.limits(cfg)
 	a.enrich.Deny(cfg.Redact.Deny)
+	if !slices.Equal(cfg.Routes.Patterns, a.cfg.Routes.Patterns) { // what was learnt is forgotten with them
+		if err := a.enrich.Routes(cfg.Routes.Patterns); err != nil {
+			a.log.Warn("the routes stay as they were", "error", err)
+		}
+	}
 	a.store.SetRetention(time.Duration(cfg.Retention.Age), int64(cfg.Retention.Bytes))
 	a.store.SetSync(time.Duration(cfg.Sync))
 	h.sensors(cfg)
-	a.cfg.Budget, a.cfg.Redact, a.cfg.Retention, a.cfg.Sync, a.cfg.Sensors = cfg.Budget, cfg.Redact, cfg.Retention, cfg.Sync, cfg.Sensors
+	a.cfg.Budget, a.cfg.Redact, a.cfg.Routes = cfg.Budget, cfg.Redact, cfg.Routes
+	a.cfg.Retention, a.cfg.Sync, a.cfg.Sensors = cfg.Retention, cfg.Sync, cfg.Sensors
 }
 
 // sensors loads those whose part of the configuration is another, and lets go

@@ -36,6 +36,8 @@ type Config struct {
 	Budget Budget `yaml:"budget" reload:"live"`
 	// Secrets that must not be stored.
 	Redact Redact `yaml:"redact" reload:"live"`
+	// How the paths of requests are folded into routes.
+	Routes Routes `yaml:"routes" reload:"live"`
 	// Sensors by name: `ghostlight doctor` lists them. All are on unless said
 	// otherwise, and each has options of its own (docs/sensors.md). One that
 	// changes while Ghostlight runs is loaded anew, and tells again what is there.
@@ -75,6 +77,14 @@ type Redact struct {
 	// key, signature, session and their kin): the value of an argument, a URL
 	// query or a variable whose name contains one is not stored.
 	Deny []string `yaml:"deny"`
+}
+
+// Routes folds paths.
+type Routes struct {
+	// Patterns that are tried before anything is learnt: `/api/v1/{controller}/{id}`,
+	// `/files/**`. What fits none is learnt: numbers, UUIDs, hashes and dates are
+	// folded by their shape, names once there are many of them at one place.
+	Patterns []string `yaml:"patterns"`
 }
 
 // Part is the part of one sensor or exporter.
