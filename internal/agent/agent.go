@@ -1,8 +1,8 @@
 // Package agent joins the parts into the running product. Read Open and loop
 // to see all of it:
 //
-//	ring -> watcher.decode -> batch -> correlate -> enrich -> exporters -> store
-//	                                                                         ^ API, CLI and UI pull by cursor
+//	ring -> watcher.decode -> batch -> correlate -> enrich -> aggregate, exporters -> store
+//	                                                                                    ^ API, CLI and UI pull by cursor
 //
 // Everything between the ring and the store is plain calls on one goroutine.
 package agent
@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"ghostlight/internal/aggregate"
 	"ghostlight/internal/api"
 	"ghostlight/internal/catalog"
 	"ghostlight/internal/config"
@@ -38,6 +39,7 @@ type Agent struct {
 	watch     *watcher
 	correlate *correlate.Correlator
 	enrich    *enrich.Enricher
+	requests  *aggregate.Table
 	exporters []export.Instance
 	store     *store.Store
 
@@ -54,6 +56,9 @@ type Agent struct {
 	doctor api.Doctor
 	self   []export.Metric
 }
+
+// requestSeries bounds how many operations of services are counted apart.
+const requestSeries = 2000
 
 // batchSize bounds how many records go down the spine in one call.
 const batchSize = 256
@@ -77,7 +82,7 @@ func Open(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // openStages makes what stands between the ring and the viewers.
 func (a *Agent) openStages() (err error) {
-	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny})
+	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny, Routes: a.cfg.Routes.Patterns})
 	if err != nil {
 		return fmt.Errorf("start enrich: %w", err)
 	}
@@ -86,8 +91,9 @@ func (a *Agent) openStages() (err error) {
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
+	a.requests = aggregate.New(requestSeries)
 	for _, d := range catalog.Exporters {
-		e, err := d.New(export.Env{Decode: a.cfg.Exporter(d.Name).Options, Self: a.selfMetrics})
+		e, err := d.New(export.Env{Decode: a.cfg.Exporter(d.Name).Options, Requests: a.requests, Self: a.selfMetrics})
 		if err != nil {
 			return fmt.Errorf("start exporter %s: %w", d.Name, err)
 		}
@@ -189,6 +195,7 @@ func (a *Agent) flush() {
 	}
 	a.batch.Wall = wallOffset()
 	a.enrich.Apply(&a.batch)
+	a.requests.Add(&a.batch)
 	for _, e := range a.exporters {
 		e.Export(&a.batch)
 	}

@@ -146,8 +146,8 @@ func (k *conn) feed(ch *event.Chunk) {
 	}
 	k.parser.Data(side, ch)
 	k.settle()
-	k.now = nil
 	k.upgrade()
+	k.now = nil
 }
 
 // settle links what the parser began, once it knows all of it.
@@ -167,18 +167,20 @@ func (k *conn) upgrade() {
 	if !ok {
 		return
 	}
-	name := u.Upgraded()
-	if name == "" {
+	up := u.Upgraded()
+	if up == nil {
 		return
 	}
 	k.parser.Close()
 	k.settle()
-	n, ok := k.c.byName[name]
+	n, ok := k.c.byName[up.Proto]
 	if !ok {
 		k.mute, k.parser = true, nil
 		return
 	}
 	k.proto, k.parser = &k.c.protos[n], k.c.protos[n].New(k)
+	up.HandOver(k.parser)
+	k.settle()
 }
 
 // ends returns the client's and the server's address.

@@ -49,6 +49,7 @@ func (e *Enricher) redactURL(b *event.Batch, r *event.Request) {
 	if string(e.text) != r.Text {
 		r.Text = b.Text(e.text)
 	}
+	r.Route = e.routes.Of(served(r), r.Text, r.Status > 0 && r.Status != 404)
 	if r.Query == "" {
 		return
 	}
@@ -56,6 +57,18 @@ func (e *Enricher) redactURL(b *event.Batch, r *event.Request) {
 	if string(e.text) != r.Query {
 		r.Query = b.Text(e.text)
 	}
+}
+
+// served is the service whose paths these are.
+func served(r *event.Request) string {
+	who := r.Who
+	if r.Role == event.Client {
+		who = r.Peer
+	}
+	if who == nil {
+		return "" // all strangers share one table
+	}
+	return who.Service
 }
 
 // bytesOf shows a string as bytes that must not be written to.
