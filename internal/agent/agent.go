@@ -178,7 +178,7 @@ func (a *Agent) drain() (n int) {
 
 // flush sends the batch down the spine.
 func (a *Agent) flush() {
-	if a.batch.Len() == 0 {
+	if a.batch.Len() == 0 && len(a.batch.Chunks) == 0 {
 		return
 	}
 	a.batch.Wall = wallOffset()
