@@ -8,6 +8,7 @@ import (
 	"ghostlight/internal/l7"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
+	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
 	"ghostlight/internal/sensor/udp"
@@ -24,6 +25,7 @@ var Protos = []l7.Proto{}
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
 	drop.Sensor,
+	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
 	udp.Sensor,
