@@ -26,6 +26,7 @@ func (s *stream) begin() { s.on = true }
 // miss says that bytes were not seen. The line at hand will not be known.
 func (s *stream) miss() {
 	s.missed = true
+	s.data = s.data || s.isData()
 	s.line = len(s.start) + 1
 	s.start = [5]byte{}
 }
@@ -69,11 +70,16 @@ func (s *stream) endLine(now int64) {
 	switch {
 	case s.line == 0, s.line == 1 && s.start[0] == '\r':
 		s.endEvent(now)
-	case string(s.start[:4]) == "data" && (s.line == 4 || s.start[4] == ':' || s.start[4] == '\r'):
+	case s.isData():
 		s.data = true
 	}
 	s.line = 0
 	s.start = [5]byte{}
+}
+
+// isData reports that the line at hand is of the field data.
+func (s *stream) isData() bool {
+	return string(s.start[:4]) == "data" && (s.line == 4 || s.start[4] == ':' || s.start[4] == '\r')
 }
 
 func (s *stream) endEvent(now int64) {
