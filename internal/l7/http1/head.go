@@ -30,18 +30,22 @@ const (
 )
 
 // endOfHead returns the length of the head that b begins with, 0 if its end is
-// not there. The first from bytes were searched before.
+// not there: an empty line. The first from bytes were searched before.
 func endOfHead(b []byte, from int) int {
-	from = max(from-3, 0)
-	end := 0
-	if i := bytes.Index(b[from:], []byte("\n\r\n")); i >= 0 {
-		end = from + i + 3
-		b = b[:end]
+	at := max(from-3, 0)
+	for {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+		if at < len(b) && b[at] == '\n' {
+			return at + 1
+		}
+		if at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n' {
+			return at + 2
+		}
 	}
-	if i := bytes.Index(b[from:], []byte("\n\n")); i >= 0 {
-		end = from + i + 2
-	}
-	return end
 }
 
 // nextLine cuts the first line off b.
