@@ -37,20 +37,24 @@ static __always_inline int http1_is_chunk(const __u8 *p)
 	return 0;
 }
 
-/* A whole WebSocket frame of text, binary, close, ping or pong, or the beginning
- * of a longer one. */
+static __always_inline int http1_is_print(__u8 c)
+{
+	return c >= ' ' && c < 0x7f;
+}
+
+/* A WebSocket frame: a short one by itself, or text that was not compressed.
+ * Others are too much like any other bytes, also those of strangers. */
 static __always_inline int http1_is_frame(const __u8 *p, __u32 n)
 {
-	__u8 op = p[0] & 0x8f, len = p[1] & 0x7f;
-	__u32 head = p[1] & 0x80 ? 6 : 2;
+	__u8 op = p[0] & 0xbf; /* but for the bit of compression */
 
 	if (op != 0x81 && op != 0x82 && (op < 0x88 || op > 0x8a))
 		return 0;
-	if (p[0] & 0x30)
-		return 0;
 	if (n < 32)
-		return n >= 2 && len + head <= n;
-	return len >= 126 ? len == 127 || p[2] || p[3] >= 126 : len + head >= 32;
+		return n >= 2 && n == (p[1] & 0x80 ? 6U : 2U) + (p[1] & 0x7f);
+	if (p[0] != 0x81 || p[1] > 126)
+		return 0;
+	return http1_is_print(p[4]) && http1_is_print(p[5]) && http1_is_print(p[6]) && http1_is_print(p[7]);
 }
 
 static __always_inline int http1_sniff(const __u8 *p, __u32 n)
