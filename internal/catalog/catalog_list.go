@@ -6,6 +6,8 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/http1"
+	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
 	"ghostlight/internal/sensor/l7cap"
@@ -20,7 +22,10 @@ var Exporters = []export.Def{
 }
 
 // Protos is every protocol, in the order of their folders.
-var Protos = []l7.Proto{}
+var Protos = []l7.Proto{
+	http1.Proto,
+	websocket.Proto,
+}
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
