@@ -18,7 +18,7 @@ var Proto = l7.Proto{
 }
 
 const (
-	maxStreams = 256 // open calls of a connection; one more ends the oldest
+	maxStreams = 256     // open calls of a connection; one more ends the oldest
 	maxFree    = 32      // streams kept for later ones
 	maxDrift   = 1 << 30 // bytes that are believed missing at once
 	// farAhead is how much greater than the last request's the id of an answer may
@@ -42,6 +42,7 @@ type conn struct {
 	fields  fields
 	last    uint32 // id of the newest request
 	early   int    // streams of which only the answer was seen
+	rpc     bool   // one of the calls was gRPC
 }
 
 // way is one direction.
@@ -455,16 +456,17 @@ func (c *conn) settle(s *stream) {
 
 // finish ends a call and forgets its stream.
 func (c *conn) finish(s *stream, complete bool) {
-	call := s.call
-	if call == nil {
+	if s.call == nil {
 		c.early--
-	} else {
-		if s.looksLikeRPC() {
-			becomeRPC(call)
-		}
-		answer(call, s)
-		c.out.End(call, complete && !s.holed && !s.poor && !s.vague)
+		c.remove(s)
+		return
 	}
+	if s.looksLikeRPC(c.rpc) {
+		becomeRPC(s.call)
+	}
+	c.rpc = c.rpc || s.call.Family == event.RPC
+	answer(s.call, s)
+	c.out.End(s.call, complete && !s.holed && !s.poor && !s.vague)
 	c.remove(s)
 }
 
@@ -514,4 +516,3 @@ func (c *conn) remove(s *stream) {
 		c.free = append(c.free, s)
 	}
 }
-

@@ -62,7 +62,7 @@ func (c *conn) looksLikeFrames(side l7.Side, b []byte) verdict {
 	}
 	for first := true; len(b) >= headBytes; first = false {
 		h := frameAt(b)
-		if !h.isPlain() || !c.isExpected(side, h) {
+		if !h.isPlain() || first && !c.isExpected(side, h) {
 			return no
 		}
 		b = b[headBytes:]

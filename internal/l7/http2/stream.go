@@ -70,10 +70,14 @@ func (s *stream) isTalk() bool {
 }
 
 // looksLikeRPC reports whether a call whose content-type is unknown can only be
-// gRPC: whole messages both ways and nothing else, and trailers.
-func (s *stream) looksLikeRPC() bool {
+// gRPC: whole messages both ways and nothing else, and trailers. Where the
+// connection's other calls are gRPC, a whole message is enough.
+func (s *stream) looksLikeRPC(others bool) bool {
 	asked, answered := &s.messages[l7.Asks], &s.messages[l7.Answers]
-	return s.unsure && s.trailed && asked.count > 0 && asked.isWhole() && answered.isWhole()
+	if !s.unsure || asked.count == 0 || !asked.isWhole() || !answered.isWhole() {
+		return false
+	}
+	return others || s.trailed
 }
 
 // messages counts the gRPC messages of one way: five bytes (compressed or not,
