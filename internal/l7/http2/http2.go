@@ -485,10 +485,11 @@ func (c *conn) add(id uint32) *stream {
 	if len(c.streams) == maxStreams {
 		c.finish(c.streams[0], false)
 	}
-	s := &stream{}
-	if n := len(c.free); n > 0 {
-		s, c.free = c.free[n-1], c.free[:n-1]
+	if len(c.free) == 0 {
+		c.free = append(c.free, new(stream))
 	}
+	s := c.free[len(c.free)-1]
+	c.free = c.free[:len(c.free)-1]
 	*s = stream{id: id, rpcStatus: rpcUntold, length: -1}
 	c.streams = append(c.streams, s)
 	return s
