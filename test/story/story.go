@@ -196,8 +196,8 @@ func Play(p l7.Proto, steps []Step) string {
 			}
 			offset[s.Side] += uint64(n)
 		}
-		if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != "" {
-			fmt.Fprintf(&f.text, "upgraded to %s\n", u.Upgraded())
+		if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != nil {
+			fmt.Fprintf(&f.text, "upgraded to %s\n", u.Upgraded().Proto)
 			break
 		}
 	}
@@ -314,7 +314,7 @@ func Fuzz(f *testing.F, p l7.Proto) {
 			}
 			conn.Data(side, &event.Chunk{Time: 1, Len: n, Data: (*way)[:captured], Sent: side == l7.Answers})
 			*way = (*way)[n:]
-			if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != "" {
+			if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != nil {
 				break
 			}
 		}
