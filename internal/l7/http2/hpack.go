@@ -198,7 +198,9 @@ func (t *table) indexed(i int, f *fields) {
 		f.take(unknown, from)
 		return
 	}
-	f.text = append(f.text, t.text[e.at:e.at+e.value]...)
+	if f.value[e.field] == nil { // copied once, however often it is referred to
+		f.text = append(f.text, t.text[e.at:e.at+e.value]...)
+	}
 	f.take(e.field, from)
 }
 

@@ -84,6 +84,21 @@ func newConn(out l7.Out) *conn {
 	return c
 }
 
+// Inherit begins with the request that asked for HTTP/2 in HTTP/1: it is answered
+// as stream 1.
+func (c *conn) Inherit(u *l7.Upgrade) {
+	c.last = 1
+	s := c.add(1)
+	s.done[l7.Asks], s.seen = true, u.Mark.Time
+	s.call = c.out.Begin(&u.Mark)
+	w := &u.Words
+	s.call.Protocol, s.call.Version, s.call.Family, s.call.Link = "http", "2", event.HTTP, 1
+	s.call.Operation, s.call.Text, s.call.Query, s.call.Remote = w.Operation, w.Text, w.Query, u.Remote
+	for _, a := range w.Attrs {
+		s.call.Add(a.Key, a.Value)
+	}
+}
+
 // Data takes the next bytes of one way.
 func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 	w := &c.ways[side]

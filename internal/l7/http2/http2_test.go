@@ -311,6 +311,19 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// The request that asked for HTTP/2 in HTTP/1 is answered as stream 1.
+func TestUpgraded(t *testing.T) {
+	p := newPeer(t, false)
+	p.conn.Inherit(&l7.Upgrade{Proto: Proto.Name, Mark: l7.Mark{Time: 1}, Words: event.Request{
+		Operation: "GET", Text: "/index.html", Query: "q=1", Attrs: []event.Attr{{Key: "server.address", Value: "a.example"}},
+	}})
+	for _, s := range chunks(t, "upgrade/nghttp") {
+		p.move(s.Side, s.Data, s.More)
+	}
+	p.want(`http version="2" operation="GET" text="/index.html" query="q=1" status=200 server.address="a.example" link=1 asked=0 answered=266 complete`,
+		`http version="2" operation="GET" text="/late.css" status=200 server.address="127.0.0.1" server.port="41601" user_agent.original="nghttp2/1.52.0" link=13 asked=55 answered=51 complete`)
+}
+
 func TestAuthority(t *testing.T) {
 	for whom, want := range map[string]string{
 		"a.example:8080": `server.address="a.example" server.port="8080"`, "a.example": `server.address="a.example"`,

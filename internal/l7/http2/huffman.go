@@ -1,5 +1,7 @@
 package http2
 
+import "encoding/binary"
+
 // huffmanBits is the length of each byte's code (RFC 7541, appendix B). The
 // code is canonical: of equal lengths the smaller byte has the smaller code, so
 // the lengths say everything.
@@ -77,7 +79,11 @@ func (h *huffman) append(dst, p []byte, room int) ([]byte, bool) {
 	var window uint64 // the next bits, from the left
 	have := 0
 	for {
-		for have <= 56 && len(p) > 0 {
+		if have < 32 && len(p) >= 4 {
+			window |= uint64(binary.BigEndian.Uint32(p)) << (32 - have)
+			p, have = p[4:], have+32
+		}
+		for have < 32 && len(p) > 0 {
 			window |= uint64(p[0]) << (56 - have)
 			p, have = p[1:], have+8
 		}

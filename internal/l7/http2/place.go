@@ -111,8 +111,9 @@ func (c *conn) lose(side l7.Side, w *way) {
 	w.cur, w.left, w.body = nil, 0, 0
 	w.block.open = false
 	for _, s := range c.streams {
-		s.holed = true
-		s.messages[side].lost = true
+		if !s.done[side] {
+			s.holed, s.messages[side].lost = true, true
+		}
 	}
 	c.drift(w, rest)
 }
