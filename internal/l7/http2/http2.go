@@ -401,6 +401,7 @@ func (c *conn) answerWords(s *stream, code int32) {
 		s.begun, s.status, s.vague = true, max(code, 0), code < 0
 		s.length = number(f.value[contentLength])
 	}
+	s.partly = s.partly || f.unknown > 0
 	if text := f.value[grpcStatus]; text != nil {
 		s.rpcStatus = rpcStatus(text)
 	}
@@ -481,7 +482,7 @@ func (c *conn) finish(s *stream, complete bool) {
 	}
 	c.rpc = c.rpc || s.call.Family == event.RPC
 	answer(s.call, s)
-	c.out.End(s.call, complete && !s.holed && !s.poor && !s.vague)
+	c.out.End(s.call, complete && s.isKnown())
 	c.remove(s)
 }
 

@@ -21,6 +21,7 @@ func (c *conn) find(side l7.Side, w *way) bool {
 	switch v {
 	case no:
 		w.begun = true
+		c.hole(side)
 		c.drift(w, w.in.Len())
 		w.in.Lose()
 	case more:
@@ -110,12 +111,17 @@ func (c *conn) lose(side l7.Side, w *way) {
 	w.table.forget()
 	w.cur, w.left, w.body = nil, 0, 0
 	w.block.open = false
+	c.hole(side)
+	c.drift(w, rest)
+}
+
+// hole says that something was lost which may have been any open stream's.
+func (c *conn) hole(side l7.Side) {
 	for _, s := range c.streams {
 		if !s.done[side] {
 			s.holed, s.messages[side].lost = true, true
 		}
 	}
-	c.drift(w, rest)
 }
 
 // only returns the stream whose answer the lost bytes are, if it is the only one

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"ghostlight/internal/event"
 	"ghostlight/internal/l7"
 )
 
@@ -21,6 +22,7 @@ type stream struct {
 	begun     bool // its final head was seen, not only a 1xx
 	trailed   bool
 	vague     bool // its status is unknown
+	partly    bool // some of its fields are unknown, grpc-status perhaps
 	status    int32
 	rpcStatus int8
 	length    int64 // content-length; -1 if nobody told
@@ -67,6 +69,17 @@ func (s *stream) ask(now *l7.Mark, n int) {
 // isTalk reports whether the stream's bodies may be gRPC messages.
 func (s *stream) isTalk() bool {
 	return s.call != nil && s.call.Protocol == "grpc" || s.unsure
+}
+
+// isKnown reports whether nothing that the call's words depend on was missed.
+func (s *stream) isKnown() bool {
+	switch {
+	case s.holed, s.poor, s.vague:
+		return false
+	case s.call.Family == event.RPC:
+		return !s.partly || s.rpcStatus != rpcUntold || s.wasReset && !s.begun
+	}
+	return !s.unsure || s.call.Operation != "POST" // may be gRPC
 }
 
 // looksLikeRPC reports whether a call whose content-type is unknown can only be

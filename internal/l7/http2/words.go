@@ -237,7 +237,7 @@ func answerRPC(c *l7.Call, s *stream) {
 	if status == rpcUntold {
 		status = rpcStatusOfHTTP(s.status)
 	}
-	if status == rpcUntold && s.wasReset && !s.done[l7.Answers] {
+	if status == rpcUntold && s.wasReset && !s.done[l7.Answers] && !s.holed {
 		status = rpcStatusOfReset(s.code)
 		if status == rpcCancelled && s.timeout > 0 && s.seen-c.Time >= int64(s.timeout) {
 			status = rpcDeadlineExceeded // the client gave up when its time was over
