@@ -6,6 +6,7 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
 	"ghostlight/internal/sensor/process"
@@ -19,7 +20,9 @@ var Exporters = []export.Def{
 }
 
 // Protos is every protocol, in the order of their folders.
-var Protos = []l7.Proto{}
+var Protos = []l7.Proto{
+	http2.Proto,
+}
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
