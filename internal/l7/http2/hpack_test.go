@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -303,4 +304,39 @@ func TestHuffmanAllBytes(t *testing.T) {
 	if got, ok := code.append(nil, pack(string(all)), 10); ok || len(got) != 10 {
 		t.Errorf("%v, %d bytes in room for 10", ok, len(got))
 	}
+}
+
+// FuzzTable reads arbitrary header blocks, cut at a byte of 0xFF 0xFF, into one
+// table.
+func FuzzTable(f *testing.F) {
+	e := &encoder{r: rand.New(rand.NewPCG(3, 3)), max: defaultTable}
+	var seed []byte
+	for range 20 {
+		block := e.block(e.request())
+		f.Add(block)
+		seed = append(append(seed, block...), 0xff, 0xff)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, all []byte) {
+		if len(all) > maxFrame {
+			return
+		}
+		var tb table
+		tb.begin()
+		var said fields
+		for _, block := range bytes.Split(all, []byte{0xff, 0xff}) {
+			said.reset()
+			tb.decode(block, &said)
+			used := 0
+			for _, e := range tb.entries[tb.dead:] {
+				used += int(e.size)
+			}
+			if used != tb.used || tb.used > tb.max || tb.max > maxTable {
+				t.Fatalf("%d bytes are used, it says %d of %d", used, tb.used, tb.max)
+			}
+			if cap(said.text) > int(fieldCount)*4*maxValue {
+				t.Fatalf("%d bytes of text", cap(said.text))
+			}
+		}
+	})
 }
