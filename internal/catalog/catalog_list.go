@@ -7,6 +7,7 @@ import (
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/http1"
+	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
@@ -24,6 +25,7 @@ var Exporters = []export.Def{
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
 	http1.Proto,
+	http2.Proto,
 	websocket.Proto,
 }
 
