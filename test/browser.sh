@@ -8,7 +8,7 @@ shots=$PWD/.cache/screenshots
 mkdir -p "$shots"
 
 cd ui
-npm ci --no-audit --no-fund --silent
+npm ci --no-audit --no-fund --loglevel=error
 npm run --silent types
 GHOSTLIGHT_SHOTS="$shots/mock" timeout 900 npm test --silent
 cd ..
