@@ -6,8 +6,6 @@ LDFLAGS  = -s -w -X ghostlight/internal/agent.version=$(VERSION)
 export CGO_ENABLED = 0
 # The version is ours to say; asking git fails where the checkout is another's.
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
-# Where setup puts a node if this machine's is too old.
-export PATH := $(CURDIR)/.cache/node/bin:$(PATH)
 
 .PHONY: run build test lint unit generated e2e ui vm bench generate setup go clean help
 .NOTPARALLEL:

@@ -89,11 +89,11 @@ install_packages() {
 	done
 }
 
-# npm_package installs one package in a folder of its own below .cache.
+# npm_package FOLDER NAME VERSION REASON installs one package below .cache.
 npm_package() {
-	local dir=.cache/$1 name=$2 version=$3
+	local dir=.cache/$1 name=$2 version=$3 reason=$4
 	grep -qs "\"version\": \"$version\"" "$dir/node_modules/$name/package.json" && return
-	echo "setup: installing $name $version from npm into $dir"
+	echo "setup: installing $name $version from npm into $dir$reason"
 	mkdir -p "$dir"
 	quietly npm install --prefix "$dir" --no-audit --no-fund --loglevel=error "$name@$version"
 }
@@ -122,9 +122,8 @@ if ! node_is_new; then
 	aarch64) arch=arm64 ;;
 	*) fail "node $(node --version) is too old for the browser tests: install 20.14 or later" ;;
 	esac
-	echo "setup: node $(node --version) is too old for the browser tests, which use one of their own"
-	npm_package node "node-linux-$arch" "$node"
-	ln -sfn "node_modules/node-linux-$arch/bin" .cache/node/bin # the Makefile's PATH
+	npm_package node "node-linux-$arch" "$node" "; $(node --version) is too old for the browser tests"
+	ln -sfn "node_modules/node-linux-$arch/bin" .cache/node/bin # where test/browser.sh looks
 fi
-npm_package duckdb @duckdb/node-api "$duckdb" # reads our segments, to prove that others can
+npm_package duckdb @duckdb/node-api "$duckdb" "; it reads our segments, to prove that others can"
 echo "setup: everything is there"
