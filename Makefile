@@ -29,7 +29,7 @@ setup: go
 
 # Go is what has to be there; one from 1.21 on fetches the version it needs.
 go:
-	@$(GO) list -m >/dev/null || { echo "Ghostlight is built by Go 1.26 or later, and this is not in PATH: https://go.dev/dl/"; exit 1; }
+	@$(GO) list -m >/dev/null || { echo "Ghostlight is built by Go 1.26 or later; PATH leads to none (https://go.dev/dl/)"; exit 1; }
 
 ## lint: format, vet, and the rules of the house (internal/lint)
 lint: go

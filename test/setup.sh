@@ -55,6 +55,7 @@ as_root() {
 quietly() {
 	"$@" </dev/null >>"$log" 2>&1 && return
 	tail -n 20 "$log" >&2
+	[ "$1" != as_root ] || shift
 	fail "failed: $* (all of it is in $log)"
 }
 
@@ -67,14 +68,14 @@ at_boot() {
 # install_packages installs them, and none of their servers starts: not now,
 # and not at the next boot. Tests start servers themselves.
 install_packages() {
-	local policy=/usr/sbin/policy-rc.d before unit unknown
+	local policy=/usr/sbin/policy-rc.d before units unknown
 	quietly as_root apt-get update -q
 	unknown=$(LC_ALL=C apt-cache policy "$@" | awk '
 		BEGIN { for (i = 1; i < ARGC; i++) { lacks[ARGV[i]] = 1 } ARGC = 1 }
 		/^[^ ]/ { p = $1; sub(/:.*/, "", p) }
 		/Candidate: [^(]/ { delete lacks[p] }
 		END { for (p in lacks) printf " %s", p }' "$@")
-	[ -z "$unknown" ] || fail "apt's sources have no$unknown; Debian 12 and later have all of them"
+	[ -z "$unknown" ] || fail "apt's sources have no$unknown; those of Debian 12 and later do (what apt said is in $log)"
 	before=$(at_boot)
 	if [ ! -e "$policy" ]; then
 		trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
@@ -83,10 +84,10 @@ install_packages() {
 	fi
 	quietly as_root env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
-	for unit in $(comm -13 <(echo "$before") <(at_boot)); do
-		echo "setup: $unit came with a package and will not start by itself"
-		quietly as_root systemctl disable "$unit"
-	done
+	mapfile -t units < <(comm -13 <(echo "$before") <(at_boot))
+	[ ${#units[@]} -gt 0 ] || return 0
+	quietly as_root systemctl disable "${units[@]}"
+	echo "setup: these came with the packages and will not start by themselves: ${units[*]}"
 }
 
 # npm_package FOLDER NAME VERSION REASON installs one package below .cache.
