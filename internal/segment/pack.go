@@ -19,9 +19,9 @@ type Packed struct {
 
 const padding = 8
 
-// PackInts packs cells. Null is kept as 0, a value as its distance from the
+// PackInts packs cells into memory if it is enough, else into its own. Null is kept as 0, a value as its distance from the
 // least one plus 1; the distance always fits, for Null itself is no value.
-func PackInts(cells []int64) Packed {
+func PackInts(cells []int64, memory []byte) Packed {
 	low, high, nulls := intBounds(cells)
 	if low > high {
 		return Packed{base: event.Null, nulls: true}
@@ -30,22 +30,23 @@ func PackInts(cells []int64) Packed {
 		return Packed{base: low}
 	}
 	p := Packed{base: low, width: byteLen(uint64(high) - uint64(low) + 1), nulls: nulls > 0}
-	p.data = make([]byte, len(cells)*p.width+padding)
+	p.data = sized(memory, len(cells)*p.width+padding)
 	at := 0
+	less := uint64(low) - 1
 	for _, c := range cells {
-		if c != event.Null {
-			binary.LittleEndian.PutUint64(p.data[at:], uint64(c)-uint64(low)+1)
-		} else {
-			binary.LittleEndian.PutUint64(p.data[at:], 0)
+		n := uint64(c) - less
+		if c == event.Null {
+			n = 0
 		}
+		binary.LittleEndian.PutUint64(p.data[at:], n)
 		at += p.width
 	}
 	clear(p.data[at:])
 	return p
 }
 
-// PackCodes packs dictionary codes.
-func PackCodes(codes []uint32) Packed {
+// PackCodes packs dictionary codes so.
+func PackCodes(codes []uint32, memory []byte) Packed {
 	var most uint32
 	same, nulls := true, false
 	for _, c := range codes {
@@ -57,7 +58,7 @@ func PackCodes(codes []uint32) Packed {
 		return Packed{base: int64(most), nulls: most == 0}
 	}
 	p := Packed{width: byteLen(uint64(most)), nulls: nulls}
-	p.data = make([]byte, len(codes)*p.width+padding)
+	p.data = sized(memory, len(codes)*p.width+padding)
 	at := 0
 	for _, c := range codes {
 		binary.LittleEndian.PutUint64(p.data[at:], uint64(c))

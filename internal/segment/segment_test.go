@@ -34,7 +34,7 @@ func TestPacked(t *testing.T) {
 
 func checkPacked(t *testing.T, cells []int64) {
 	t.Helper()
-	p := PackInts(cells)
+	p := PackInts(cells, nil)
 	written := p.Append(nil)
 	back, rest, err := ReadPacked(append(written, make([]byte, 8)...)[:len(written)], len(cells))
 	if err != nil || len(rest) != 0 {
@@ -64,7 +64,7 @@ func checkPacked(t *testing.T, cells []int64) {
 	for i, c := range cells {
 		codes[i] = uint32(c) >> 1
 	}
-	q := PackCodes(codes)
+	q := PackCodes(codes, nil)
 	got := make([]uint32, len(codes))
 	q.Codes(got)
 	for i := range codes {

@@ -88,14 +88,15 @@ type writer struct {
 	groups   []format.RowGroup
 	rows     int64
 
-	ints   []int64
-	codes  []int32 // of cells: 0 is none
-	dense  []int32 // of values, from 0
-	levels levels
-	dict   interned
-	parts  parts
-	repeat intDict
-	chunk  chunk
+	buffers []Buffer // by source
+	ints    []int64
+	codes   []int32 // of cells: 0 is none
+	dense   []int32 // of values, from 0
+	levels  levels
+	dict    interned
+	parts   parts
+	repeat  intDict
+	chunk   chunk
 }
 
 func newWriter(w io.Writer, s *Schema, sources []Source) *writer {
@@ -200,10 +201,13 @@ func (f *writer) gatherInts(column, rows int, sources []Source) error {
 // tells that it is worth one: not if half of the cells are different.
 func (f *writer) gatherCodes(column, rows int, sources []Source) (repeats bool, err error) {
 	f.codes = sized(f.codes, rows)
+	for len(f.buffers) < len(sources) {
+		f.buffers = append(f.buffers, Buffer{})
+	}
 	vectors := make([]Vector, len(sources))
 	distinct := 0
 	for i, s := range sources {
-		vectors[i], err = s.Column(column, &Buffer{})
+		vectors[i], err = s.Column(column, &f.buffers[i])
 		if err != nil {
 			return false, err
 		}

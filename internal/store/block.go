@@ -2,8 +2,12 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"hash/maphash"
 	"math"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,12 +28,15 @@ type block struct {
 	refs     atomic.Int64 // views that hold it; at 0 its memory is used again
 	opened   time.Time    // when the first row came; the writer's
 	capacity int
-	seed     maphash.Seed
+	seed     [2]uint64 // of the hash of short strings
+	long     maphash.Seed
+	idle     columns  // memory of the columns that have no value yet; the writer's
 	intern   []intern // by column; the writer's
 	scratch  []byte
 }
 
 // columns is the memory of a block; it is replaced as a whole when one grows.
+// A column that has no value yet has none: most columns of most tables.
 type columns struct {
 	ints  [][]int64
 	codes [][]uint32
@@ -44,39 +51,43 @@ type dict struct {
 	ends []uint32
 }
 
-// intern finds the code of a string: an open hash table of codes.
+// intern finds the code of a string: an open hash table.
 type intern struct {
-	slots []uint32
-	codes uint32 // used
-	bytes uint32 // used
+	slots []uint64 // upper half of the hash, code; 0 is free
+	codes uint32   // used
+	bytes uint32   // used
+	last  uint32   // the code given last
+	rows  int      // that had a value
+	plain bool     // its values hardly repeat: each gets a code, none is looked for
 }
 
 const (
 	startRows  = 256
 	startCodes = 16
 	startBytes = 256
+
+	// After plainAfter values a column is plain if 7 of 8 were different.
+	plainAfter = 512
+	// chunkRows of a batch are copied at a time, so that they stay in the
+	// processor's first cache while the columns pass over them.
+	chunkRows = 64
 )
 
 func newBlock(s *segment.Schema, seq uint64) *block {
-	b := &block{schema: s, capacity: startRows, seed: maphash.MakeSeed()}
+	b := &block{schema: s, capacity: startRows, seed: [2]uint64{rand.Uint64(), rand.Uint64()}, long: maphash.MakeSeed()}
 	n := len(s.Table.Columns)
-	c := &columns{ints: make([][]int64, n), codes: make([][]uint32, n), dicts: make([]dict, n)}
+	b.idle = newColumns(n)
+	b.columns.Store(&b.idle)
 	b.intern = make([]intern, n)
-	for i := range n {
-		if s.IsInt(i) {
-			c.ints[i] = make([]int64, startRows)
-			continue
-		}
-		c.codes[i] = make([]uint32, startRows)
-		c.dicts[i] = dict{make([]byte, startBytes), make([]uint32, startCodes)}
-		b.intern[i].slots = make([]uint32, 2*startCodes)
-	}
-	b.columns.Store(c)
 	b.reset(seq)
 	return b
 }
 
-// reset empties the block and keeps its memory.
+func newColumns(n int) columns {
+	return columns{ints: make([][]int64, n), codes: make([][]uint32, n), dicts: make([]dict, n)}
+}
+
+// reset empties the block and keeps its memory. Nobody reads it.
 func (b *block) reset(seq uint64) {
 	b.seq = seq
 	b.rows.Store(0)
@@ -85,8 +96,19 @@ func (b *block) reset(seq uint64) {
 	b.opened = time.Time{}
 	for i := range b.intern {
 		clear(b.intern[i].slots)
-		b.intern[i].codes, b.intern[i].bytes = 1, 0
+		b.intern[i] = intern{slots: b.intern[i].slots, codes: 1}
 	}
+	used := b.columns.Load()
+	for i := range b.intern {
+		if used.ints[i] != nil {
+			b.idle.ints[i] = used.ints[i]
+		}
+		if used.codes[i] != nil {
+			b.idle.codes[i], b.idle.dicts[i] = used.codes[i], used.dicts[i]
+		}
+	}
+	none := newColumns(len(b.intern))
+	b.columns.Store(&none)
 }
 
 // room returns how many of want rows fit, growing up to limit.
@@ -116,15 +138,42 @@ func grown[T any](s []T, n int) []T {
 	return append(make([]T, 0, n), s...)[:n]
 }
 
+// useInts gives a column memory. The rows before have no value.
+func (b *block) useInts(column int) []int64 {
+	old := b.columns.Load()
+	c := &columns{ints: slices.Clone(old.ints), codes: old.codes, dicts: old.dicts}
+	cells := sized(b.idle.ints[column], b.capacity)
+	b.idle.ints[column] = nil
+	for row := range int(b.rows.Load()) {
+		cells[row] = event.Null
+	}
+	c.ints[column] = cells
+	b.columns.Store(c)
+	return cells
+}
+
+func (b *block) useCodes(column int) []uint32 {
+	old := b.columns.Load()
+	c := &columns{ints: old.ints, codes: slices.Clone(old.codes), dicts: slices.Clone(old.dicts)}
+	codes := sized(b.idle.codes[column], b.capacity)
+	clear(codes[:b.rows.Load()])
+	d := b.idle.dicts[column]
+	if d.ends == nil {
+		d = dict{make([]byte, startBytes), make([]uint32, startCodes)}
+		b.intern[column].slots = make([]uint64, 2*startCodes)
+	}
+	b.idle.codes[column], b.idle.dicts[column] = nil, dict{}
+	c.codes[column], c.dicts[column] = codes, d
+	b.columns.Store(c)
+	return codes
+}
+
 // append copies rows from..from+n of the batch. There must be room.
 func (b *block) append(batch *event.Batch, from, n int) {
 	at := int(b.rows.Load())
 	for i := range b.schema.Table.Columns {
 		if get := b.schema.Table.Columns[i].Int; get != nil {
-			cells := b.columns.Load().ints[i][at : at+n]
-			for row := range cells {
-				cells[row] = get(batch, from+row)
-			}
+			b.appendInts(i, at, batch, from, n)
 			continue
 		}
 		b.appendStrings(i, at, batch, from, n)
@@ -132,20 +181,49 @@ func (b *block) append(batch *event.Batch, from, n int) {
 	b.publish(at, n)
 }
 
+func (b *block) appendInts(column, at int, batch *event.Batch, from, n int) {
+	get := b.schema.Table.Columns[column].Int
+	cells := b.columns.Load().ints[column]
+	row := 0
+	if cells == nil {
+		for row < n && get(batch, from+row) == event.Null {
+			row++
+		}
+		if row == n {
+			return
+		}
+		cells = b.useInts(column)
+		for i := range row {
+			cells[at+i] = event.Null
+		}
+	}
+	cells = cells[at : at+n]
+	for ; row < n; row++ {
+		cells[row] = get(batch, from+row)
+	}
+}
+
 func (b *block) appendStrings(column, at int, batch *event.Batch, from, n int) {
 	get := b.schema.Table.Columns[column].Append
-	codes := b.columns.Load().codes[column][at : at+n]
-	var last uint32
-	var lastCell []byte
-	for row := range codes {
-		b.scratch = get(b.scratch[:0], batch, from+row)
-		if row == 0 || !bytes.Equal(b.scratch, lastCell) {
-			last = b.code(column, b.scratch)
-			d := &b.columns.Load().dicts[column]
-			lastCell = d.cell(last)
+	codes := b.columns.Load().codes[column]
+	cell := b.scratch
+	row := 0
+	if codes == nil {
+		for row < n && len(get(cell[:0], batch, from+row)) == 0 {
+			row++
 		}
-		codes[row] = last
+		if row == n {
+			return
+		}
+		codes = b.useCodes(column)
+		clear(codes[at : at+row])
 	}
+	codes = codes[at : at+n]
+	for ; row < n; row++ {
+		cell = get(cell[:0], batch, from+row)
+		codes[row] = b.code(column, cell)
+	}
+	b.scratch = cell
 }
 
 // publish makes n rows from at visible.
@@ -166,24 +244,53 @@ func (b *block) code(column int, s []byte) uint32 {
 	}
 	in := &b.intern[column]
 	d := &b.columns.Load().dicts[column]
+	in.rows++
+	if in.last != 0 && string(d.cell(in.last)) == string(s) {
+		return in.last
+	}
+	if in.plain {
+		in.last = b.push(column, s)
+		return in.last
+	}
+	h := b.hash(s)
+	tag := h &^ (1<<32 - 1)
 	mask := uint64(len(in.slots) - 1)
-	at := maphash.Bytes(b.seed, s) & mask
+	at := h >> 32 & mask
 	for ; in.slots[at] != 0; at = (at + 1) & mask {
-		if bytes.Equal(d.cell(in.slots[at]), s) {
-			return in.slots[at]
+		if slot := in.slots[at]; slot&^(1<<32-1) == tag && string(d.cell(uint32(slot))) == string(s) {
+			in.last = uint32(slot)
+			return in.last
 		}
 	}
-	return b.addCode(column, s, at)
+	in.last = b.push(column, s)
+	in.slots[at] = tag | uint64(in.last)
+	in.room()
+	return in.last
+}
+
+// hash is of strings others choose, so its seed is secret.
+func (b *block) hash(s []byte) uint64 {
+	var x, y uint64
+	switch n := len(s); {
+	case n > 16:
+		return maphash.Bytes(b.long, s)
+	case n >= 8:
+		x, y = binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[n-8:])
+	case n >= 4:
+		x, y = uint64(binary.LittleEndian.Uint32(s)), uint64(binary.LittleEndian.Uint32(s[n-4:]))
+	default:
+		x = uint64(s[0])<<16 | uint64(s[n/2])<<8 | uint64(s[n-1])
+	}
+	high, low := bits.Mul64(x^b.seed[0], y^b.seed[1]^uint64(len(s)))
+	return high ^ low
 }
 
 func (d *dict) cell(code uint32) []byte {
-	if code == 0 {
-		return nil
-	}
 	return d.data[d.ends[code-1]:d.ends[code]]
 }
 
-func (b *block) addCode(column int, s []byte, slot uint64) uint32 {
+// push adds a string to the dictionary.
+func (b *block) push(column int, s []byte) uint32 {
 	in := &b.intern[column]
 	d := &b.columns.Load().dicts[column]
 	if int(in.codes) == len(d.ends) || int(in.bytes)+len(s) > len(d.data) {
@@ -194,17 +301,13 @@ func (b *block) addCode(column int, s []byte, slot uint64) uint32 {
 	in.bytes += uint32(len(s))
 	d.ends[code] = in.bytes
 	in.codes++
-	in.slots[slot] = code
-	if 2*int(in.codes) > len(in.slots) {
-		in.rehash(d, b.seed)
-	}
 	return code
 }
 
 func (b *block) growDict(column, more int) *dict {
 	old := b.columns.Load()
 	in := &b.intern[column]
-	c := &columns{ints: old.ints, codes: old.codes, dicts: append([]dict(nil), old.dicts...)}
+	c := &columns{ints: old.ints, codes: old.codes, dicts: slices.Clone(old.dicts)}
 	d := &c.dicts[column]
 	if int(in.codes) == len(d.ends) {
 		d.ends = grown(d.ends, 2*len(d.ends))
@@ -219,15 +322,24 @@ func (b *block) growDict(column, more int) *dict {
 	return d
 }
 
-func (in *intern) rehash(d *dict, seed maphash.Seed) {
-	in.slots = make([]uint32, 2*len(in.slots))
+// room keeps the table at most half full, and gives it up where it is of no use.
+func (in *intern) room() {
+	in.plain = in.rows >= plainAfter && int(in.codes) > in.rows/8*7
+	if 2*int(in.codes) <= len(in.slots) || in.plain {
+		return
+	}
+	old := in.slots
+	in.slots = make([]uint64, 2*len(old))
 	mask := uint64(len(in.slots) - 1)
-	for code := uint32(1); code < in.codes; code++ {
-		at := maphash.Bytes(seed, d.cell(code)) & mask
+	for _, slot := range old {
+		if slot == 0 {
+			continue
+		}
+		at := slot >> 32 & mask
 		for in.slots[at] != 0 {
 			at = (at + 1) & mask
 		}
-		in.slots[at] = code
+		in.slots[at] = slot
 	}
 }
 
@@ -242,13 +354,14 @@ func (b *block) stringBytes() (n int) {
 // view returns the rows that are there now, without the first from, as a
 // source for readers.
 func (b *block) view(from int) *blockView {
-	v := &blockView{from: from, n: int(b.rows.Load()), seq: b.seq, oldest: b.oldest.Load(), newest: b.newest.Load()}
+	v := &blockView{schema: b.schema, from: from, n: int(b.rows.Load()), seq: b.seq, oldest: b.oldest.Load(), newest: b.newest.Load()}
 	v.columns = b.columns.Load()
 	return v
 }
 
 // blockView is the rows from..n of a block.
 type blockView struct {
+	schema         *segment.Schema
 	columns        *columns
 	seq            uint64
 	from, n        int
@@ -261,11 +374,28 @@ func (v *blockView) Extent() segment.Extent {
 
 func (v *blockView) Bounds(int) (low, high int64, ok bool) { return 0, 0, false }
 
-// Column needs to know how much of a dictionary its rows use: the greatest
-// code among them. Codes are given in order, so everything below is filled.
-func (v *blockView) Column(column int, _ *segment.Buffer) (segment.Vector, error) {
+// Void tells that no row of the block has a value in the column.
+func (v *blockView) Void(column int) bool {
+	return v.columns.ints[column] == nil && v.columns.codes[column] == nil
+}
+
+// Full is not known.
+func (v *blockView) Full(int) bool { return false }
+
+func (v *blockView) Column(column int, b *segment.Buffer) (segment.Vector, error) {
+	if v.Void(column) {
+		c := voidColumn(v.schema.IsInt(column))
+		return c.unpack(0, v.n-v.from, b), nil
+	}
+	return v.used(column), nil
+}
+
+// used returns a column that has values. It needs to know how much of a
+// dictionary its rows use: the greatest code among them. Codes are given in
+// order, so everything below is filled.
+func (v *blockView) used(column int) segment.Vector {
 	if ints := v.columns.ints[column]; ints != nil {
-		return segment.Vector{Ints: ints[v.from:v.n]}, nil
+		return segment.Vector{Ints: ints[v.from:v.n]}
 	}
 	codes := v.columns.codes[column][v.from:v.n]
 	d := &v.columns.dicts[column]
@@ -273,7 +403,29 @@ func (v *blockView) Column(column int, _ *segment.Buffer) (segment.Vector, error
 	for _, c := range codes {
 		most = max(most, c)
 	}
-	return segment.Vector{Codes: codes, Dict: segment.Dict{Data: d.data, Ends: d.ends[:most+1]}}, nil
+	return segment.Vector{Codes: codes, Dict: segment.Dict{Data: d.data, Ends: d.ends[:most+1]}}
+}
+
+// pack returns a column with its numbers packed into memory, if that is enough.
+func (v *blockView) pack(column int, memory []byte) packedColumn {
+	if v.Void(column) {
+		return voidColumn(v.schema.IsInt(column))
+	}
+	u := v.used(column)
+	if u.Ints != nil {
+		return packedColumn{cells: segment.PackInts(u.Ints, memory)}
+	}
+	return packedColumn{cells: segment.PackCodes(u.Codes, memory), dict: u.Dict}
+}
+
+// noEnds are the ends of an empty dictionary.
+var noEnds = []uint32{0}
+
+func voidColumn(ints bool) packedColumn {
+	if ints {
+		return packedColumn{cells: segment.PackInts(nil, nil)}
+	}
+	return packedColumn{cells: segment.PackCodes(nil, nil), dict: segment.Dict{Ends: noEnds}}
 }
 
 // packed is a full block in a fraction of its memory.
@@ -296,8 +448,7 @@ func pack(b *block) *packed {
 	v := b.view(0)
 	p := &packed{extent: v.Extent(), columns: make([]packedColumn, len(b.schema.Table.Columns)), opened: b.opened}
 	for i := range p.columns {
-		c, _ := v.Column(i, nil) // memory: cannot fail
-		p.columns[i] = packColumn(&c)
+		p.columns[i] = v.pack(i, nil).kept()
 		p.size += p.columns[i].size()
 	}
 	return p
@@ -305,13 +456,17 @@ func pack(b *block) *packed {
 
 func packColumn(v *segment.Vector) packedColumn {
 	if v.Ints != nil {
-		return packedColumn{cells: segment.PackInts(v.Ints)}
+		return packedColumn{cells: segment.PackInts(v.Ints, nil)}
 	}
-	used := v.Dict.Ends[v.Dict.Len()-1]
-	return packedColumn{cells: segment.PackCodes(v.Codes), dict: segment.Dict{
-		Data: bytes.Clone(v.Dict.Data[:used]),
-		Ends: append([]uint32(nil), v.Dict.Ends...),
-	}}
+	return packedColumn{cells: segment.PackCodes(v.Codes, nil), dict: v.Dict}.kept()
+}
+
+// kept returns the column with a dictionary of its own.
+func (c packedColumn) kept() packedColumn {
+	if n := c.dict.Len(); n > 1 {
+		c.dict = segment.Dict{Data: bytes.Clone(c.dict.Data[:c.dict.Ends[n-1]]), Ends: slices.Clone(c.dict.Ends)}
+	}
+	return c
 }
 
 func (c *packedColumn) size() int { return c.cells.Size() + len(c.dict.Data) + 4*len(c.dict.Ends) }
@@ -330,6 +485,9 @@ func (p *packed) Column(column int, b *segment.Buffer) (segment.Vector, error) {
 func (p *packed) Full(column int) bool { return p.columns[column].cells.Full() }
 
 func (p *packed) Void(column int) bool { return p.columns[column].cells.Void() }
+
+// pack returns a column as it is.
+func (p *packed) pack(column int, _ []byte) packedColumn { return p.columns[column] }
 
 // unpack gives the cells from..n.
 func (c *packedColumn) unpack(from, n int, b *segment.Buffer) segment.Vector {
@@ -354,6 +512,12 @@ func (t packedTail) Extent() segment.Extent { return skipped(t.extent, t.skip) }
 
 func (t packedTail) Column(column int, b *segment.Buffer) (segment.Vector, error) {
 	return t.columns[column].unpack(t.skip, t.extent.Len, b), nil
+}
+
+func (t packedTail) pack(column int, _ []byte) packedColumn {
+	c := t.columns[column]
+	c.cells = c.cells.From(t.skip)
+	return c
 }
 
 func sized[T any](s []T, n int) []T {

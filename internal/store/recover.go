@@ -258,7 +258,7 @@ func (r *replayed) header(b []byte, schemas []*segment.Schema) bool {
 func (r *replayed) record(b []byte) bool {
 	d := decoder{b: b}
 	first, n := d.uvarint(), int(d.uvarint())
-	if d.bad || first != uint64(r.rows) || n <= 0 || n > 1<<20 {
+	if d.bad || first != uint64(r.rows) || n <= 0 || n > mostRecord {
 		return false
 	}
 	for i, t := range r.types {
@@ -313,11 +313,11 @@ func (r *replayed) packColumn(i, from int) packedColumn {
 	case r.schema.IsInt(i) && from >= 0:
 		return packColumn(&segment.Vector{Ints: r.ints[from][:r.rows]})
 	case r.schema.IsInt(i):
-		return packedColumn{cells: segment.PackInts(nil)}
+		return voidColumn(true)
 	case from >= 0:
 		return packColumn(&segment.Vector{Codes: r.codes[from][:r.rows], Dict: r.dicts[from]})
 	}
-	return packedColumn{cells: segment.PackCodes(nil), dict: segment.Dict{Ends: []uint32{0}}}
+	return voidColumn(false)
 }
 
 func timesOf(r *replayed, p *packed) (oldest, newest int64) {

@@ -46,7 +46,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FlushRows, 64<<10)
 	setDefault(&o.BlockRows, segment.GroupRows/2)
 	setDefault(&o.MemoryBytes, 16<<20)
-	o.BlockRows = max(o.BlockRows, startRows)
+	o.BlockRows = min(max(o.BlockRows, startRows), mostRecord)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -195,7 +195,7 @@ func (s *Store) Append(b *event.Batch) {
 func (s *Store) appendTo(t *table, batch *event.Batch, n int) {
 	for from := 0; from < n; {
 		b := t.view.Load().current
-		room := b.room(n-from, s.options.BlockRows)
+		room := b.room(min(n-from, chunkRows), s.options.BlockRows)
 		if room == 0 {
 			s.seal(t)
 			continue
