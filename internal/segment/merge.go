@@ -5,27 +5,23 @@ import (
 	"hash/maphash"
 )
 
-// interned is a dictionary made of several. Where find is not set the
-// dictionaries are only put after one another.
+// interned is a dictionary made of several.
 type interned struct {
 	Dict
-	find  bool
 	seed  maphash.Seed
 	slots []uint32 // of codes: an open hash table, at most half full
 	to    []uint32 // by code of the dictionary that was merged last
 }
 
-func (d *interned) reset(find bool) {
-	d.Data, d.Ends, d.find = d.Data[:0], append(d.Ends[:0], 0), find
-	if find && d.slots == nil {
+func (d *interned) reset() {
+	d.Data, d.Ends = d.Data[:0], append(d.Ends[:0], 0)
+	if d.slots == nil {
 		d.seed, d.slots = maphash.MakeSeed(), make([]uint32, 64)
 	}
-	if find {
-		clear(d.slots)
-	}
+	clear(d.slots)
 }
 
-// merge adds a dictionary; code then tells where its codes went.
+// merge adds a dictionary; d.to then tells where its codes went.
 func (d *interned) merge(more *Dict) {
 	n := more.Len()
 	d.to = sized(d.to, n)
@@ -35,13 +31,8 @@ func (d *interned) merge(more *Dict) {
 	}
 }
 
-func (d *interned) code(old uint32) uint32 { return d.to[old] }
-
 // add returns the code of a string, which may be empty.
 func (d *interned) add(s []byte) uint32 {
-	if !d.find {
-		return d.push(s)
-	}
 	if 2*d.Len() >= len(d.slots) {
 		d.grow()
 	}
@@ -87,7 +78,7 @@ type parts [2]struct {
 // to the first ways halves.
 func (p *parts) split(d *Dict, ways int) {
 	for half := range ways {
-		p[half].dict.reset(true)
+		p[half].dict.reset()
 		p[half].codes, p[half].ends = p[half].codes[:0], append(p[half].ends[:0], 0)
 	}
 	for code := 1; code < d.Len(); code++ {
@@ -107,7 +98,7 @@ func (p *parts) split(d *Dict, ways int) {
 }
 
 // of returns the codes of the elements of a cell.
-func (p *parts) of(half int, code int32) []int32 {
+func (p *parts) of(half int, code uint32) []int32 {
 	if code == 0 {
 		return nil
 	}

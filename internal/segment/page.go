@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 
-	"github.com/parquet-go/parquet-go/compress/zstd"
+	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go/encoding/delta"
 	"github.com/parquet-go/parquet-go/encoding/rle"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
@@ -17,15 +17,19 @@ import (
 // row group at most one dictionary, then data pages (version 2).
 
 // pageBytes of strings that have no dictionary make a page.
-const pageBytes = 256 << 10
+const pageBytes = 128 << 10
 
 // leastCompressed is the size from which zstd is tried.
 const leastCompressed = 32
 
-var (
-	codec  = &zstd.Codec{Level: zstd.SpeedFastest}
-	deltas delta.BinaryPackedEncoding
-)
+// deltas has no state.
+var deltas delta.BinaryPackedEncoding
+
+// newEncoder returns one whose memory is of the size of a page.
+func newEncoder() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(pageBytes),
+		zstd.WithZeroFrames(true), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+}
 
 // levels tell where values are absent and, in lists, where rows begin.
 type levels struct {
@@ -44,6 +48,8 @@ type chunk struct {
 	plain  []byte // of the page
 	packed []byte // of a part of it: lengths, levels, compressed
 	header thriftBuffer
+	zstd   *zstd.Encoder
+	length []int32
 }
 
 // thriftBuffer is what an encoder writes to.
@@ -129,10 +135,7 @@ func (c *chunk) appendLevels(levels []byte, width int) (err error) {
 // page writes c.levels and c.plain as a data page.
 func (f *writer) page(encoding format.Encoding, values, nulls, rows int) error {
 	c := &f.chunk
-	body, compressed, err := c.compress()
-	if err != nil {
-		return err
-	}
+	body, compressed := c.compress()
 	h := format.PageHeader{
 		Type:                 format.DataPageV2,
 		UncompressedPageSize: int32(len(c.levels) + len(c.plain)),
@@ -151,24 +154,21 @@ func (f *writer) page(encoding format.Encoding, values, nulls, rows int) error {
 
 // compress returns the body of the page, compressed where that saves a tenth:
 // readers pay for it too.
-func (c *chunk) compress() (body []byte, compressed bool, err error) {
+func (c *chunk) compress() (body []byte, compressed bool) {
 	if len(c.plain) < leastCompressed {
-		return c.plain, false, nil
+		return c.plain, false
 	}
-	c.packed, err = codec.Encode(c.packed, c.plain)
+	c.packed = c.zstd.EncodeAll(c.plain, c.packed[:0])
 	if 10*len(c.packed) > 9*len(c.plain) {
-		return c.plain, false, err
+		return c.plain, false
 	}
-	return c.packed, true, err
+	return c.packed, true
 }
 
 // dictionary writes c.plain as the dictionary page.
 func (f *writer) dictionary(n int) (err error) {
 	c := &f.chunk
-	c.packed, err = codec.Encode(c.packed, c.plain)
-	if err != nil {
-		return err
-	}
+	c.packed = c.zstd.EncodeAll(c.plain, c.packed[:0])
 	h := format.PageHeader{
 		Type:                 format.DictionaryPage,
 		UncompressedPageSize: int32(len(c.plain)),
@@ -296,27 +296,44 @@ func (c *chunk) encodeCodes(codes []int32, n int) (err error) {
 	return err
 }
 
-// strings writes the cells of f.codes.
-func (f *writer) strings(leaf, rows int, required, repeats bool) error {
-	f.levels.reset()
-	f.dense = sized(f.dense, rows)
-	if !required {
-		f.levels.defined = sized(f.levels.defined, rows)
+// strings writes a column of strings: one dictionary for all sources, or pages
+// of each where they hardly repeat.
+func (f *writer) strings(leaf int, required, repeats bool) error {
+	if repeats {
+		f.merge()
+		f.present(f.codes, required)
+		return f.texts(leaf, &f.dict.Dict, true)
 	}
+	c := f.begin(leaf)
+	defer f.end()
+	for i := range f.vectors {
+		f.present(f.vectors[i].Codes, required)
+		if err := f.plainTexts(c, &f.vectors[i].Dict); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// present makes the levels and f.dense of codes.
+func (f *writer) present(codes []uint32, required bool) {
+	f.levels.reset()
+	f.dense = sized(f.dense, len(codes))
+	if required {
+		for i, code := range codes {
+			f.dense[i] = int32(code) - 1
+		}
+		return
+	}
+	f.levels.defined = sized(f.levels.defined, len(codes))
 	n := 0
-	for i, code := range f.codes {
-		var defined byte
-		f.dense[n] = code - 1
-		if code != 0 {
-			defined = 1
-			n++
-		}
-		if !required {
-			f.levels.defined[i] = defined
-		}
+	for i, code := range codes {
+		f.dense[n] = int32(code) - 1
+		some := min(code, 1)
+		f.levels.defined[i] = byte(some)
+		n += int(some)
 	}
 	f.dense = f.dense[:n]
-	return f.texts(leaf, &f.dict.Dict, repeats)
 }
 
 // elements writes one half of the parts of the cells of f.codes: definition 0
@@ -425,11 +442,11 @@ func (f *writer) goesOn(i int) bool { return len(f.levels.again) > 0 && f.levels
 
 // encodeTexts puts lengths, then bytes, into c.plain.
 func (c *chunk) encodeTexts(codes []int32, d *Dict) (err error) {
-	lengths := make([]int32, len(codes))
+	c.length = sized(c.length, len(codes))
 	for i, code := range codes {
-		lengths[i] = int32(d.Ends[code+1] - d.Ends[code])
+		c.length[i] = int32(d.Ends[code+1] - d.Ends[code])
 	}
-	c.plain, err = deltas.EncodeInt32(c.plain, lengths)
+	c.plain, err = deltas.EncodeInt32(c.plain, c.length)
 	for _, code := range codes {
 		c.plain = append(c.plain, d.Data[d.Ends[code]:d.Ends[code+1]]...)
 	}

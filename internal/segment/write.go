@@ -34,7 +34,10 @@ func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
 	if len(sources) == 0 {
 		return nil, nil
 	}
-	f := newWriter(w, s, sources)
+	f, err := newWriter(w, s, sources)
+	if err != nil {
+		return nil, err
+	}
 	var groups []Extent
 	for len(sources) > 0 {
 		n, group := grouped(sources)
@@ -90,8 +93,9 @@ type writer struct {
 
 	buffers []Buffer // by source
 	ints    []int64
-	codes   []int32 // of cells: 0 is none
-	dense   []int32 // of values, from 0
+	vectors []Vector // by source
+	codes   []uint32 // of cells: 0 is none
+	dense   []int32  // of values, from 0
 	levels  levels
 	dict    interned
 	parts   parts
@@ -99,8 +103,8 @@ type writer struct {
 	chunk   chunk
 }
 
-func newWriter(w io.Writer, s *Schema, sources []Source) *writer {
-	f := &writer{out: bufio.NewWriterSize(w, 32<<10), schema: s}
+func newWriter(w io.Writer, s *Schema, sources []Source) (f *writer, err error) {
+	f = &writer{out: bufio.NewWriterSize(w, 32<<10), schema: s}
 	f.required = make([]bool, len(s.Table.Columns))
 	for i, c := range s.Table.Columns {
 		f.required[i] = c.Type != event.Strings && c.Type != event.Map
@@ -110,7 +114,8 @@ func newWriter(w io.Writer, s *Schema, sources []Source) *writer {
 	}
 	f.leaves, f.first = s.leaves()
 	f.write([]byte(magic))
-	return f
+	f.chunk.zstd, err = newEncoder()
+	return f, err
 }
 
 // write keeps count; bufio keeps the first error for close.
@@ -152,18 +157,19 @@ func (f *writer) column(i, rows int, sources []Source) error {
 	if err != nil {
 		return err
 	}
-	switch t {
-	case event.Strings:
+	if t == event.String {
+		return f.strings(leaf, f.required[i], repeats)
+	}
+	f.merge()
+	if t == event.Strings {
 		f.parts.split(&f.dict.Dict, 1)
 		return f.elements(leaf, 0)
-	case event.Map:
-		f.parts.split(&f.dict.Dict, 2)
-		if err := f.elements(leaf, 0); err != nil {
-			return err
-		}
-		return f.elements(leaf+1, 1)
 	}
-	return f.strings(leaf, rows, f.required[i], repeats)
+	f.parts.split(&f.dict.Dict, 2)
+	if err := f.elements(leaf, 0); err != nil {
+		return err
+	}
+	return f.elements(leaf+1, 1)
 }
 
 func voids(sources []Source, column int) bool {
@@ -197,37 +203,38 @@ func (f *writer) gatherInts(column, rows int, sources []Source) error {
 	return nil
 }
 
-// gatherCodes does so for codes, and makes one dictionary of several. repeats
-// tells that it is worth one: not if half of the cells are different.
+// gatherCodes takes the columns of the sources. repeats tells that a
+// dictionary of them is worth while: not if half of the cells are different.
 func (f *writer) gatherCodes(column, rows int, sources []Source) (repeats bool, err error) {
-	f.codes = sized(f.codes, rows)
 	for len(f.buffers) < len(sources) {
 		f.buffers = append(f.buffers, Buffer{})
 	}
-	vectors := make([]Vector, len(sources))
+	f.vectors = sized(f.vectors, len(sources))
 	distinct := 0
 	for i, s := range sources {
-		vectors[i], err = s.Column(column, &f.buffers[i])
+		f.vectors[i], err = s.Column(column, &f.buffers[i])
 		if err != nil {
 			return false, err
 		}
-		if len(vectors[i].Codes) != s.Extent().Len {
+		if len(f.vectors[i].Codes) != s.Extent().Len {
 			return false, errShort
 		}
-		distinct += vectors[i].Dict.Len() - 1
+		distinct += f.vectors[i].Dict.Len() - 1
 	}
-	repeats = distinct <= max(64, rows/2)
-	f.dict.reset(repeats && len(vectors) > 1)
-	at := 0
-	for i := range vectors {
-		v := &vectors[i]
+	return distinct <= max(64, rows/2), nil
+}
+
+// merge makes one dictionary of those of f.vectors, and f.codes.
+func (f *writer) merge() {
+	f.codes = f.codes[:0]
+	f.dict.reset()
+	for i := range f.vectors {
+		v := &f.vectors[i]
 		f.dict.merge(&v.Dict)
-		for row, code := range v.Codes {
-			f.codes[at+row] = int32(f.dict.code(code))
+		for _, code := range v.Codes {
+			f.codes = append(f.codes, f.dict.to[code])
 		}
-		at += len(v.Codes)
 	}
-	return repeats, nil
 }
 
 func sized[T any](s []T, n int) []T {

@@ -56,7 +56,6 @@ type intern struct {
 	slots []uint64 // upper half of the hash, code; 0 is free
 	codes uint32   // used
 	bytes uint32   // used
-	last  uint32   // the code given last
 	rows  int      // that had a value
 	plain bool     // its values hardly repeat: each gets a code, none is looked for
 }
@@ -70,7 +69,7 @@ const (
 	plainAfter = 512
 	// chunkRows of a batch are copied at a time, so that they stay in the
 	// processor's first cache while the columns pass over them.
-	chunkRows = 64
+	chunkRows = 256
 )
 
 func newBlock(s *segment.Schema, seq uint64) *block {
@@ -243,29 +242,37 @@ func (b *block) code(column int, s []byte) uint32 {
 		return 0
 	}
 	in := &b.intern[column]
-	d := &b.columns.Load().dicts[column]
 	in.rows++
-	if in.last != 0 && string(d.cell(in.last)) == string(s) {
-		return in.last
-	}
 	if in.plain {
-		in.last = b.push(column, s)
-		return in.last
+		return b.push(column, s)
 	}
+	d := &b.columns.Load().dicts[column]
 	h := b.hash(s)
-	tag := h &^ (1<<32 - 1)
 	mask := uint64(len(in.slots) - 1)
 	at := h >> 32 & mask
 	for ; in.slots[at] != 0; at = (at + 1) & mask {
-		if slot := in.slots[at]; slot&^(1<<32-1) == tag && string(d.cell(uint32(slot))) == string(s) {
-			in.last = uint32(slot)
-			return in.last
+		slot := in.slots[at]
+		if uint32(slot>>32) == uint32(h>>32) && equal(d.cell(uint32(slot)), s) {
+			return uint32(slot)
 		}
 	}
-	in.last = b.push(column, s)
-	in.slots[at] = tag | uint64(in.last)
+	code := b.push(column, s)
+	in.slots[at] = h>>32<<32 | uint64(code)
 	in.room()
-	return in.last
+	return code
+}
+
+// equal is for short strings, to which a call costs more than the comparison.
+func equal(a, b []byte) bool {
+	n := len(a)
+	if n != len(b) {
+		return false
+	}
+	if n < 8 || n > 16 {
+		return string(a) == string(b)
+	}
+	return binary.LittleEndian.Uint64(a) == binary.LittleEndian.Uint64(b) &&
+		binary.LittleEndian.Uint64(a[n-8:]) == binary.LittleEndian.Uint64(b[n-8:])
 }
 
 // hash is of strings others choose, so its seed is secret.
