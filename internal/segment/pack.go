@@ -47,24 +47,30 @@ func PackInts(cells []int64, memory []byte) Packed {
 
 // PackCodes packs dictionary codes so.
 func PackCodes(codes []uint32, memory []byte) Packed {
-	var most uint32
-	same, nulls := true, false
-	for _, c := range codes {
-		most = max(most, c)
-		same = same && c == codes[0]
-		nulls = nulls || c == 0
+	if len(codes) == 0 {
+		return Packed{nulls: true}
 	}
-	if same {
+	least, most := codes[0], codes[0]
+	for _, c := range codes {
+		least, most = min(least, c), max(most, c)
+	}
+	if least == most {
 		return Packed{base: int64(most), nulls: most == 0}
 	}
-	p := Packed{width: byteLen(uint64(most)), nulls: nulls}
+	p := Packed{width: byteLen(uint64(most)), nulls: least == 0}
 	p.data = sized(memory, len(codes)*p.width+padding)
-	at := 0
-	for _, c := range codes {
-		binary.LittleEndian.PutUint64(p.data[at:], uint64(c))
-		at += p.width
+	if p.width == 1 {
+		for i, c := range codes {
+			p.data[i] = byte(c)
+		}
+	} else {
+		at := 0
+		for _, c := range codes {
+			binary.LittleEndian.PutUint64(p.data[at:], uint64(c))
+			at += p.width
+		}
 	}
-	clear(p.data[at:])
+	clear(p.data[len(codes)*p.width:])
 	return p
 }
 
@@ -109,6 +115,12 @@ func (p *Packed) Codes(dst []uint32) {
 	if p.width == 0 {
 		for i := range dst {
 			dst[i] = uint32(p.base)
+		}
+		return
+	}
+	if p.width == 1 {
+		for i, c := range p.data[:len(dst)] {
+			dst[i] = uint32(c)
 		}
 		return
 	}

@@ -28,8 +28,7 @@ type block struct {
 	refs     atomic.Int64 // views that hold it; at 0 its memory is used again
 	opened   time.Time    // when the first row came; the writer's
 	capacity int
-	seed     [2]uint64 // of the hash of short strings
-	long     maphash.Seed
+	seed     seed
 	idle     columns  // memory of the columns that have no value yet; the writer's
 	intern   []intern // by column; the writer's
 	scratch  []byte
@@ -73,7 +72,7 @@ const (
 )
 
 func newBlock(s *segment.Schema, seq uint64) *block {
-	b := &block{schema: s, capacity: startRows, seed: [2]uint64{rand.Uint64(), rand.Uint64()}, long: maphash.MakeSeed()}
+	b := &block{schema: s, capacity: startRows, seed: newSeed()}
 	n := len(s.Table.Columns)
 	b.idle = newColumns(n)
 	b.columns.Store(&b.idle)
@@ -217,10 +216,23 @@ func (b *block) appendStrings(column, at int, batch *event.Batch, from, n int) {
 		codes = b.useCodes(column)
 		clear(codes[at : at+row])
 	}
+	in := &b.intern[column]
+	d := &b.columns.Load().dicts[column]
 	codes = codes[at : at+n]
 	for ; row < n; row++ {
 		cell = get(cell[:0], batch, from+row)
-		codes[row] = b.code(column, cell)
+		if len(cell) == 0 {
+			codes[row] = 0
+			continue
+		}
+		in.rows++
+		code, slot := in.find(d, cell, &b.seed)
+		if code == 0 {
+			code = b.push(column, cell)
+			in.keep(code, slot)
+			d = &b.columns.Load().dicts[column]
+		}
+		codes[row] = code
 	}
 	b.scratch = cell
 }
@@ -236,30 +248,50 @@ func (b *block) publish(at, n int) {
 	b.rows.Store(int64(at + n))
 }
 
-// code returns the code of a string, which it adds if it is new.
-func (b *block) code(column int, s []byte) uint32 {
-	if len(s) == 0 {
-		return 0
-	}
-	in := &b.intern[column]
-	in.rows++
+// find returns the code of a string, or 0 and what keep needs to know of it.
+func (in *intern) find(d *dict, s []byte, seed *seed) (code uint32, slot uint64) {
 	if in.plain {
-		return b.push(column, s)
+		return 0, 0
 	}
-	d := &b.columns.Load().dicts[column]
-	h := b.hash(s)
-	mask := uint64(len(in.slots) - 1)
-	at := h >> 32 & mask
-	for ; in.slots[at] != 0; at = (at + 1) & mask {
-		slot := in.slots[at]
+	h := seed.hash(s)
+	slots := in.slots
+	mask := uint64(len(slots) - 1)
+	for at := h >> 32 & mask; slots[at] != 0; at = (at + 1) & mask {
+		slot := slots[at]
 		if uint32(slot>>32) == uint32(h>>32) && equal(d.cell(uint32(slot)), s) {
-			return uint32(slot)
+			return uint32(slot), 0
 		}
 	}
-	code := b.push(column, s)
-	in.slots[at] = h>>32<<32 | uint64(code)
-	in.room()
-	return code
+	return 0, h >> 32 << 32
+}
+
+// keep remembers a new string. The table stays half empty, and is given up
+// where it is of no use.
+func (in *intern) keep(code uint32, slot uint64) {
+	if in.plain {
+		return
+	}
+	in.plain = in.rows >= plainAfter && int(in.codes) > in.rows/8*7
+	if 2*int(in.codes) > len(in.slots) {
+		old := in.slots
+		in.slots = make([]uint64, 2*len(old))
+		for _, slot := range old {
+			in.put(slot)
+		}
+	}
+	in.put(slot | uint64(code))
+}
+
+func (in *intern) put(slot uint64) {
+	if slot == 0 {
+		return
+	}
+	mask := uint64(len(in.slots) - 1)
+	at := slot >> 32 & mask
+	for in.slots[at] != 0 {
+		at = (at + 1) & mask
+	}
+	in.slots[at] = slot
 }
 
 // equal is for short strings, to which a call costs more than the comparison.
@@ -275,12 +307,23 @@ func equal(a, b []byte) bool {
 		binary.LittleEndian.Uint64(a[n-8:]) == binary.LittleEndian.Uint64(b[n-8:])
 }
 
-// hash is of strings others choose, so its seed is secret.
-func (b *block) hash(s []byte) uint64 {
+// seed makes hashes that nobody foresees: others choose the strings.
+type seed struct {
+	short [2]uint64
+	long  maphash.Seed
+}
+
+func newSeed() seed { return seed{[2]uint64{rand.Uint64(), rand.Uint64()}, maphash.MakeSeed()} }
+
+func (d *seed) hash(s []byte) uint64 {
 	var x, y uint64
-	switch n := len(s); {
+	n := len(s)
+	switch {
+	case n > 32:
+		return maphash.Bytes(d.long, s)
 	case n > 16:
-		return maphash.Bytes(b.long, s)
+		high, low := bits.Mul64(binary.LittleEndian.Uint64(s)^d.short[0], binary.LittleEndian.Uint64(s[8:])^d.short[1])
+		x, y = binary.LittleEndian.Uint64(s[n-16:])^high, binary.LittleEndian.Uint64(s[n-8:])^low
 	case n >= 8:
 		x, y = binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[n-8:])
 	case n >= 4:
@@ -288,7 +331,7 @@ func (b *block) hash(s []byte) uint64 {
 	default:
 		x = uint64(s[0])<<16 | uint64(s[n/2])<<8 | uint64(s[n-1])
 	}
-	high, low := bits.Mul64(x^b.seed[0], y^b.seed[1]^uint64(len(s)))
+	high, low := bits.Mul64(x^d.short[0], y^d.short[1]^uint64(n))
 	return high ^ low
 }
 
@@ -327,27 +370,6 @@ func (b *block) growDict(column, more int) *dict {
 	}
 	b.columns.Store(c)
 	return d
-}
-
-// room keeps the table at most half full, and gives it up where it is of no use.
-func (in *intern) room() {
-	in.plain = in.rows >= plainAfter && int(in.codes) > in.rows/8*7
-	if 2*int(in.codes) <= len(in.slots) || in.plain {
-		return
-	}
-	old := in.slots
-	in.slots = make([]uint64, 2*len(old))
-	mask := uint64(len(in.slots) - 1)
-	for _, slot := range old {
-		if slot == 0 {
-			continue
-		}
-		at := slot >> 32 & mask
-		for in.slots[at] != 0 {
-			at = (at + 1) & mask
-		}
-		in.slots[at] = slot
-	}
 }
 
 // stringBytes returns how much of the dictionaries is used.
