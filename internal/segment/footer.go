@@ -99,10 +99,13 @@ func repeatedElement(name string, children int32) format.SchemaElement {
 }
 
 // close writes the footer.
-func (f *writer) close(groups []Extent) error {
+func (f *writer) close(groups []Extent, merged bool) error {
 	meta := format.FileMetaData{
 		Version: 2, CreatedBy: "ghostlight", NumRows: f.rows, RowGroups: f.groups, Schema: f.schema.elements(f.required),
 		KeyValueMetadata: []format.KeyValue{{Key: keySeq, Value: fmt.Sprint(groups[0].Seq)}, {Key: keyGroups, Value: encodeGroups(groups)}},
+	}
+	if merged {
+		meta.KeyValueMetadata = append(meta.KeyValueMetadata, format.KeyValue{Key: keyMerged, Value: "true"})
 	}
 	for range f.leaves {
 		meta.ColumnOrders = append(meta.ColumnOrders, format.ColumnOrder{Value: new(format.TypeDefinedOrder)})

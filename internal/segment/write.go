@@ -19,6 +19,7 @@ const GroupRows = 16 << 10
 // Keys of the file's metadata.
 const (
 	keySeq    = "ghostlight.seq"    // sequence number of the first row
+	keyMerged = "ghostlight.merged" // set where the rows were in other files before
 	keyGroups = "ghostlight.groups" // by row group: first number, oldest, newest, big endian hexadecimal
 )
 
@@ -31,6 +32,15 @@ const (
 // Columns come as codes into dictionaries and leave as such, so that no value
 // is looked at row by row.
 func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
+	return write(w, s, sources, false)
+}
+
+// Merge writes the rows of other files.
+func Merge(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
+	return write(w, s, sources, true)
+}
+
+func write(w io.Writer, s *Schema, sources []Source, merged bool) ([]Extent, error) {
 	if len(sources) == 0 {
 		return nil, nil
 	}
@@ -47,7 +57,7 @@ func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
 		groups = append(groups, group)
 		sources = sources[n:]
 	}
-	return groups, f.close(groups)
+	return groups, f.close(groups, merged)
 }
 
 // grouped returns how many sources make the next row group: as many as fit.
