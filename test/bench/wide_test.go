@@ -57,12 +57,33 @@ func TestRequests(t *testing.T) {
 	}
 	dir := t.TempDir()
 	table := requests()
-	options := store.Options{RetentionBytes: 8 << 30, Retention: 100 * time.Hour}
 	n := *rowsFlag
 	resetPeak()
 	made := cpu()
 	cells(table, n)
 	made = cpu() - made
+	used := stored(t, dir, table, n)
+	memory := peak()
+	some := table
+	some.Columns = table.Columns[:26]
+	without := stored(t, t.TempDir(), some, n)
+	s, err := store.Open(dir, []event.Table{table}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	status := s.Status()
+	t.Logf("requests: %d columns, %d rows, %.0f ns CPU a row, %.0f of them to make the cells, %.1f for each absent cell, peak RSS %d MB, %.1f B/row, %d segments",
+		len(table.Columns), n, float64(used)/float64(n), float64(made)/float64(n), float64(used-without)/float64(n*(len(table.Columns)-26)), memory>>20, float64(status.Tables[0].Bytes)/float64(n), status.Tables[0].Segments)
+	if status.Rows != uint64(n) || status.Lost != 0 {
+		t.Fatalf("stored %d rows, lost %d", status.Rows, status.Lost)
+	}
+}
+
+var options = store.Options{RetentionBytes: 8 << 30, Retention: 100 * time.Hour}
+
+// stored returns the CPU time that storing n rows takes.
+func stored(t *testing.T, dir string, table event.Table, n int) time.Duration {
 	s, err := store.Open(dir, []event.Table{table}, options)
 	if err != nil {
 		t.Fatal(err)
@@ -72,18 +93,7 @@ func TestRequests(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	used := cpu() - before
-	memory := peak()
-	if s, err = store.Open(dir, []event.Table{table}, options); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	status := s.Status()
-	t.Logf("requests: %d columns, %d rows, %.0f ns CPU a row, %.0f of them to make the cells, peak RSS %d MB, %.1f B/row, %d segments",
-		len(table.Columns), n, float64(used)/float64(n), float64(made)/float64(n), memory>>20, float64(status.Tables[0].Bytes)/float64(n), status.Tables[0].Segments)
-	if status.Rows != uint64(n) || status.Lost != 0 {
-		t.Fatalf("stored %d rows, lost %d", status.Rows, status.Lost)
-	}
+	return cpu() - before
 }
 
 // cells makes the cells of n rows and keeps none: what of the cost is not the
