@@ -14,7 +14,7 @@ import "net/netip"
 // in these kinds and tells what is its own in Attrs.
 type Kind uint8
 
-// The kinds. Request, Stall and Sample have their place; no part makes them yet.
+// The kinds. Stall and Sample have their place; no part makes them yet.
 const (
 	KindProcess Kind = iota + 1
 	KindFlow
@@ -46,23 +46,33 @@ type Batch struct {
 
 	Processes []Process
 	Flows     []Flow
+	Requests  []Request
 	Alerts    []Alert
 	Lost      []Lost
+
+	Chunks []Chunk // raw material of Requests: never stored
+
+	arena []byte // what Text and Bytes handed out
+	attrs []Attr // what KeepAttrs handed out
 }
 
 // Len returns the number of records.
 func (b *Batch) Len() int {
-	return len(b.Processes) + len(b.Flows) + len(b.Alerts) + len(b.Lost)
+	return len(b.Processes) + len(b.Flows) + len(b.Requests) + len(b.Alerts) + len(b.Lost)
 }
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
 	clear(b.Processes) // let go of pointers
 	clear(b.Flows)
+	clear(b.Requests)
 	clear(b.Alerts)
 	clear(b.Lost)
-	b.Processes, b.Flows = b.Processes[:0], b.Flows[:0]
-	b.Alerts, b.Lost = b.Alerts[:0], b.Lost[:0]
+	clear(b.Chunks)
+	clear(b.attrs)
+	b.Processes, b.Flows, b.Requests = b.Processes[:0], b.Flows[:0], b.Requests[:0]
+	b.Alerts, b.Lost, b.Chunks = b.Alerts[:0], b.Lost[:0], b.Chunks[:0]
+	b.arena, b.attrs = b.arena[:0], b.attrs[:0]
 }
 
 // Who is one execution: a process between two execs. enrich makes it once and

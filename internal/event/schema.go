@@ -55,6 +55,7 @@ func (c *Column) SQLName() string { return strings.ReplaceAll(c.Name, ".", "_") 
 var Tables = []Table{
 	{KindProcess, "processes", processColumns, func(b *Batch) int { return len(b.Processes) }},
 	{KindFlow, "flows", flowColumns, func(b *Batch) int { return len(b.Flows) }},
+	{KindRequest, "requests", requestColumns, func(b *Batch) int { return len(b.Requests) }},
 	{KindAlert, "alerts", alertColumns, func(b *Batch) int { return len(b.Alerts) }},
 	{KindLost, "lost", lostColumns, func(b *Batch) int { return len(b.Lost) }},
 }

@@ -45,7 +45,7 @@ func TestColumnNames(t *testing.T) {
 
 // Records of which nothing is known can be written all the same.
 func TestEmptyRecords(t *testing.T) {
-	b := &Batch{Processes: make([]Process, 1), Flows: make([]Flow, 1), Alerts: make([]Alert, 1), Lost: make([]Lost, 1)}
+	b := &Batch{Processes: make([]Process, 1), Flows: make([]Flow, 1), Requests: make([]Request, 1), Alerts: make([]Alert, 1), Lost: make([]Lost, 1)}
 	for _, table := range Tables {
 		if table.Len(b) != 1 {
 			t.Errorf("%s has %d rows", table.Name, table.Len(b))

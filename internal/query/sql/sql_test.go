@@ -230,7 +230,7 @@ func TestErrors(t *testing.T) {
 		{"select service from flows", "no such column: service; see the columns at /api/v1/fields, with underscores for dots"},
 		{"select name from flows", "no such column: name; did you mean process_executable_name?"},
 		{"select destination.port from flows", "no such column: destination.port; in SQL it is called destination_port"},
-		{"select * from flow", "no such table: flow; the tables are processes, flows, alerts, lost"},
+		{"select * from flow", "no such table: flow; the tables are processes, flows, requests, alerts, lost"},
 		{"select * from flows where time > 'yesterday'", `"yesterday" is compared with a time, but is none; write '2026-11-20T02:00:00Z', or ago('1h')`},
 		{"select ago('soon')", `"soon" is not a duration; write '90s', '15m', '1h30m' or '2d'`},
 		{"select 'x", "the quote at 7 is not closed; text is written in single quotes: 'nginx'"},
