@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"ghostlight/internal/event"
 	"ghostlight/internal/segment"
@@ -31,6 +32,8 @@ type block struct {
 	seed     seed
 	idle     columns  // memory of the columns that have no value yet; the writer's
 	intern   []intern // by column; the writer's
+	groups   []group
+	group    []int // by column
 	scratch  []byte
 }
 
@@ -77,6 +80,7 @@ func newBlock(s *segment.Schema, seq uint64) *block {
 	b.idle = newColumns(n)
 	b.columns.Store(&b.idle)
 	b.intern = make([]intern, n)
+	b.groups, b.group = groups(s.Table)
 	b.reset(seq)
 	return b
 }
@@ -169,60 +173,106 @@ func (b *block) useCodes(column int) []uint32 {
 // append copies rows from..from+n of the batch. There must be room.
 func (b *block) append(batch *event.Batch, from, n int) {
 	at := int(b.rows.Load())
+	for i := range b.groups[1:] {
+		b.groups[i+1].pick(batch, from, n)
+	}
 	for i := range b.schema.Table.Columns {
-		if get := b.schema.Table.Columns[i].Int; get != nil {
-			b.appendInts(i, at, batch, from, n)
-			continue
+		c := &b.schema.Table.Columns[i]
+		rows := b.groups[b.group[i]].rows
+		switch rows = rows[:min(n, len(rows))]; {
+		case c.Int != nil:
+			b.appendInts(i, at, n, rows, func(row int32) int64 { return c.Int(batch, from+int(row)) })
+		case c.Text != nil:
+			b.appendStrings(i, at, n, rows, func(row int32) []byte { return bytesOf(c.Text(batch, from+int(row))) })
+		default:
+			b.appendStrings(i, at, n, rows, func(row int32) []byte {
+				b.scratch = c.Append(b.scratch[:0], batch, from+int(row))
+				return b.scratch
+			})
 		}
-		b.appendStrings(i, at, batch, from, n)
 	}
 	b.publish(at, n)
 }
 
-func (b *block) appendInts(column, at int, batch *event.Batch, from, n int) {
-	get := b.schema.Table.Columns[column].Int
-	cells := b.columns.Load().ints[column]
-	row := 0
-	if cells == nil {
-		for row < n && get(batch, from+row) == event.Null {
-			row++
+// bytesOf returns the bytes of s, which are only read.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// group is an event.Group and the rows of a part of a batch that are in it. The
+// first group is that of all rows.
+type group struct {
+	of   *event.Group
+	rows []int32
+}
+
+func (g *group) pick(batch *event.Batch, from, n int) {
+	g.rows = g.rows[:0]
+	for row := range n {
+		if g.of.Has(batch, from+row) {
+			g.rows = append(g.rows, int32(row))
 		}
-		if row == n {
-			return
-		}
-		cells = b.useInts(column)
-		for i := range row {
-			cells[at+i] = event.Null
-		}
-	}
-	cells = cells[at : at+n]
-	for ; row < n; row++ {
-		cells[row] = get(batch, from+row)
 	}
 }
 
-func (b *block) appendStrings(column, at int, batch *event.Batch, from, n int) {
-	get := b.schema.Table.Columns[column].Append
-	codes := b.columns.Load().codes[column]
-	cell := b.scratch
-	row := 0
-	if codes == nil {
-		for row < n && len(get(cell[:0], batch, from+row)) == 0 {
-			row++
+// groups finds the groups of a table, and the one of each column.
+func groups(table *event.Table) (all []group, of []int) {
+	every := make([]int32, chunkRows)
+	for i := range every {
+		every[i] = int32(i)
+	}
+	all = []group{{nil, every}}
+	for i := range table.Columns {
+		g := table.Columns[i].Group
+		at := slices.IndexFunc(all, func(other group) bool { return other.of == g })
+		if at < 0 {
+			at = len(all)
+			all = append(all, group{of: g, rows: make([]int32, 0, chunkRows)})
 		}
-		if row == n {
+		of = append(of, at)
+	}
+	return all, of
+}
+
+// appendInts sets the cells of n rows from at: those of rows are asked for.
+func (b *block) appendInts(column, at, n int, rows []int32, get func(row int32) int64) {
+	cells := b.columns.Load().ints[column]
+	if cells == nil {
+		for len(rows) > 0 && get(rows[0]) == event.Null {
+			rows = rows[1:]
+		}
+		if len(rows) == 0 {
+			return
+		}
+		cells = b.useInts(column)
+	}
+	cells = cells[at : at+n]
+	if len(rows) < n {
+		for row := range cells {
+			cells[row] = event.Null
+		}
+	}
+	for _, row := range rows {
+		cells[row] = get(row)
+	}
+}
+
+func (b *block) appendStrings(column, at, n int, rows []int32, get func(row int32) []byte) {
+	codes := b.columns.Load().codes[column]
+	if codes == nil {
+		for len(rows) > 0 && len(get(rows[0])) == 0 {
+			rows = rows[1:]
+		}
+		if len(rows) == 0 {
 			return
 		}
 		codes = b.useCodes(column)
-		clear(codes[at : at+row])
 	}
 	in := &b.intern[column]
 	d := &b.columns.Load().dicts[column]
 	codes = codes[at : at+n]
-	for ; row < n; row++ {
-		cell = get(cell[:0], batch, from+row)
+	clear(codes)
+	for _, row := range rows {
+		cell := get(row)
 		if len(cell) == 0 {
-			codes[row] = 0
 			continue
 		}
 		in.rows++
@@ -234,7 +284,6 @@ func (b *block) appendStrings(column, at int, batch *event.Batch, from, n int) {
 		}
 		codes[row] = code
 	}
-	b.scratch = cell
 }
 
 // publish makes n rows from at visible.

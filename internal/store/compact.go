@@ -86,7 +86,7 @@ func (s *Store) mergeable(files []*file) bool {
 		most = max(most, f.Len)
 		oldest, newest = min(oldest, f.Oldest), max(newest, f.Newest)
 	}
-	return rows <= s.options.FlushRows && 2*most <= rows && newest-oldest <= int64(s.options.Retention)/8
+	return rows <= s.options.FlushRows && 2*most <= rows && newest-oldest <= s.bounds.retention.Load()/8
 }
 
 func (s *Store) merge(t *table, old []*file) (*file, error) {
