@@ -58,6 +58,7 @@ type intern struct {
 	slots []uint64 // upper half of the hash, code; 0 is free
 	codes uint32   // used
 	bytes uint32   // used
+	last  uint32   // the code found last
 	rows  int      // that had a value
 	plain bool     // its values hardly repeat: each gets a code, none is looked for
 }
@@ -69,6 +70,8 @@ const (
 
 	// After plainAfter values a column is plain if 7 of 8 were different.
 	plainAfter = 512
+	// fewCodes are so few that the last is likely to be the next.
+	fewCodes = 6
 	// chunkRows of a batch are copied at a time, so that they stay in the
 	// processor's first cache while the columns pass over them.
 	chunkRows = 256
@@ -179,19 +182,23 @@ func (b *block) append(batch *event.Batch, from, n int) {
 	for i := range b.schema.Table.Columns {
 		c := &b.schema.Table.Columns[i]
 		rows := b.groups[b.group[i]].rows
-		switch rows = rows[:min(n, len(rows))]; {
-		case c.Int != nil:
-			b.appendInts(i, at, n, rows, func(row int32) int64 { return c.Int(batch, from+int(row)) })
-		case c.Text != nil:
-			b.appendStrings(i, at, n, rows, func(row int32) []byte { return bytesOf(c.Text(batch, from+int(row))) })
-		default:
-			b.appendStrings(i, at, n, rows, func(row int32) []byte {
-				b.scratch = c.Append(b.scratch[:0], batch, from+int(row))
-				return b.scratch
-			})
+		rows = rows[:min(n, len(rows))]
+		if c.Int != nil {
+			b.appendInts(i, at, n, rows, batch, from)
+		} else {
+			b.appendStrings(i, at, n, rows, batch, from)
 		}
 	}
 	b.publish(at, n)
+}
+
+// cell returns the bytes of a cell until the next call.
+func (b *block) cell(c *event.Column, batch *event.Batch, row int) []byte {
+	if c.Text != nil {
+		return bytesOf(c.Text(batch, row))
+	}
+	b.scratch = c.Append(b.scratch[:0], batch, row)
+	return b.scratch
 }
 
 // bytesOf returns the bytes of s, which are only read.
@@ -233,10 +240,11 @@ func groups(table *event.Table) (all []group, of []int) {
 }
 
 // appendInts sets the cells of n rows from at: those of rows are asked for.
-func (b *block) appendInts(column, at, n int, rows []int32, get func(row int32) int64) {
+func (b *block) appendInts(column, at, n int, rows []int32, batch *event.Batch, from int) {
+	get := b.schema.Table.Columns[column].Int
 	cells := b.columns.Load().ints[column]
 	if cells == nil {
-		for len(rows) > 0 && get(rows[0]) == event.Null {
+		for len(rows) > 0 && get(batch, from+int(rows[0])) == event.Null {
 			rows = rows[1:]
 		}
 		if len(rows) == 0 {
@@ -251,14 +259,15 @@ func (b *block) appendInts(column, at, n int, rows []int32, get func(row int32) 
 		}
 	}
 	for _, row := range rows {
-		cells[row] = get(row)
+		cells[row] = get(batch, from+int(row))
 	}
 }
 
-func (b *block) appendStrings(column, at, n int, rows []int32, get func(row int32) []byte) {
+func (b *block) appendStrings(column, at, n int, rows []int32, batch *event.Batch, from int) {
+	c := &b.schema.Table.Columns[column]
 	codes := b.columns.Load().codes[column]
 	if codes == nil {
-		for len(rows) > 0 && len(get(rows[0])) == 0 {
+		for len(rows) > 0 && len(b.cell(c, batch, from+int(rows[0]))) == 0 {
 			rows = rows[1:]
 		}
 		if len(rows) == 0 {
@@ -271,7 +280,7 @@ func (b *block) appendStrings(column, at, n int, rows []int32, get func(row int3
 	codes = codes[at : at+n]
 	clear(codes)
 	for _, row := range rows {
-		cell := get(row)
+		cell := b.cell(c, batch, from+int(row))
 		if len(cell) == 0 {
 			continue
 		}
@@ -302,13 +311,17 @@ func (in *intern) find(d *dict, s []byte, seed *seed) (code uint32, slot uint64)
 	if in.plain {
 		return 0, 0
 	}
+	if in.codes <= fewCodes && in.last != 0 && equal(d.cell(in.last), s) {
+		return in.last, 0
+	}
 	h := seed.hash(s)
 	slots := in.slots
 	mask := uint64(len(slots) - 1)
 	for at := h >> 32 & mask; slots[at] != 0; at = (at + 1) & mask {
 		slot := slots[at]
 		if uint32(slot>>32) == uint32(h>>32) && equal(d.cell(uint32(slot)), s) {
-			return uint32(slot), 0
+			in.last = uint32(slot)
+			return in.last, 0
 		}
 	}
 	return 0, h >> 32 << 32
