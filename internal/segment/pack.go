@@ -3,6 +3,7 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/bits"
 
 	"ghostlight/internal/event"
@@ -45,19 +46,19 @@ func PackInts(cells []int64, memory []byte) Packed {
 	return p
 }
 
-// PackCodes packs dictionary codes so.
-func PackCodes(codes []uint32, memory []byte) Packed {
+// PackCodes packs dictionary codes so, and returns the greatest.
+func PackCodes(codes []uint32, memory []byte) (p Packed, most uint32) {
 	if len(codes) == 0 {
-		return Packed{nulls: true}
+		return Packed{nulls: true}, 0
 	}
-	least, most := codes[0], codes[0]
+	least := codes[0]
 	for _, c := range codes {
 		least, most = min(least, c), max(most, c)
 	}
 	if least == most {
-		return Packed{base: int64(most), nulls: most == 0}
+		return Packed{base: int64(most), nulls: most == 0}, most
 	}
-	p := Packed{width: byteLen(uint64(most)), nulls: least == 0}
+	p = Packed{width: byteLen(uint64(most)), nulls: least == 0}
 	p.data = sized(memory, len(codes)*p.width+padding)
 	if p.width == 1 {
 		for i, c := range codes {
@@ -71,17 +72,26 @@ func PackCodes(codes []uint32, memory []byte) Packed {
 		}
 	}
 	clear(p.data[len(codes)*p.width:])
-	return p
+	return p, most
 }
 
+// intBounds tells the least and the greatest value, and how many cells have
+// none. Null is less than any value.
 func intBounds(cells []int64) (low, high int64, nulls int) {
-	low, high = 1<<63-1, event.Null
+	low, high = math.MaxInt64, event.Null
+	for _, c := range cells {
+		low, high = min(low, c), max(high, c)
+	}
+	if low > event.Null {
+		return low, high, 0
+	}
+	low = math.MaxInt64
 	for _, c := range cells {
 		if c == event.Null {
 			nulls++
 			continue
 		}
-		low, high = min(low, c), max(high, c)
+		low = min(low, c)
 	}
 	return low, high, nulls
 }
@@ -98,8 +108,11 @@ func (p *Packed) Ints(dst []int64) {
 		}
 		return
 	}
-	m, at := mask(p.width), 0
 	less := uint64(p.base) - 1
+	if !p.nulls && p.fullInts(dst, less) {
+		return
+	}
+	m, at := mask(p.width), 0
 	for i := range dst {
 		n := binary.LittleEndian.Uint64(p.data[at:]) & m
 		at += p.width
@@ -108,6 +121,28 @@ func (p *Packed) Ints(dst []int64) {
 			dst[i] = event.Null
 		}
 	}
+}
+
+// fullInts unpacks the common widths where no cell is without a value.
+func (p *Packed) fullInts(dst []int64, less uint64) bool {
+	switch data := p.data; p.width {
+	case 1:
+		for i, n := range data[:len(dst)] {
+			dst[i] = int64(uint64(n) + less)
+		}
+	case 2:
+		for i := range dst {
+			dst[i] = int64(uint64(binary.LittleEndian.Uint16(data[2*i:])) + less)
+		}
+	case 3, 4, 5, 6, 7:
+		m, w := mask(p.width), p.width
+		for i := range dst {
+			dst[i] = int64(binary.LittleEndian.Uint64(data[i*w:])&m + less)
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 // Codes unpacks what PackCodes packed.

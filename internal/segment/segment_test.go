@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"ghostlight/internal/event"
@@ -64,7 +65,10 @@ func checkPacked(t *testing.T, cells []int64) {
 	for i, c := range cells {
 		codes[i] = uint32(c) >> 1
 	}
-	q := PackCodes(codes, nil)
+	q, most := PackCodes(codes, nil)
+	if len(codes) > 0 && most != slices.Max(codes) {
+		t.Fatalf("codes %v: the greatest is %d", codes, most)
+	}
 	got := make([]uint32, len(codes))
 	q.Codes(got)
 	for i := range codes {

@@ -478,23 +478,22 @@ func (v *blockView) Column(column int, b *segment.Buffer) (segment.Vector, error
 		c := voidColumn(v.schema.IsInt(column))
 		return c.unpack(0, v.n-v.from, b), nil
 	}
-	return v.used(column), nil
-}
-
-// used returns a column that has values. It needs to know how much of a
-// dictionary its rows use: the greatest code among them. Codes are given in
-// order, so everything below is filled.
-func (v *blockView) used(column int) segment.Vector {
 	if ints := v.columns.ints[column]; ints != nil {
-		return segment.Vector{Ints: ints[v.from:v.n]}
+		return segment.Vector{Ints: ints[v.from:v.n]}, nil
 	}
 	codes := v.columns.codes[column][v.from:v.n]
-	d := &v.columns.dicts[column]
 	var most uint32
 	for _, c := range codes {
 		most = max(most, c)
 	}
-	return segment.Vector{Codes: codes, Dict: segment.Dict{Data: d.data, Ends: d.ends[:most+1]}}
+	return segment.Vector{Codes: codes, Dict: v.dict(column, most)}, nil
+}
+
+// dict returns as much of a dictionary as rows use whose greatest code is most.
+// Codes are given in order, so everything below is filled.
+func (v *blockView) dict(column int, most uint32) segment.Dict {
+	d := &v.columns.dicts[column]
+	return segment.Dict{Data: d.data, Ends: d.ends[:most+1]}
 }
 
 // pack returns a column with its numbers packed into memory, if that is enough.
@@ -502,11 +501,11 @@ func (v *blockView) pack(column int, memory []byte) packedColumn {
 	if v.Void(column) {
 		return voidColumn(v.schema.IsInt(column))
 	}
-	u := v.used(column)
-	if u.Ints != nil {
-		return packedColumn{cells: segment.PackInts(u.Ints, memory)}
+	if ints := v.columns.ints[column]; ints != nil {
+		return packedColumn{cells: segment.PackInts(ints[v.from:v.n], memory)}
 	}
-	return packedColumn{cells: segment.PackCodes(u.Codes, memory), dict: u.Dict}
+	cells, most := segment.PackCodes(v.columns.codes[column][v.from:v.n], memory)
+	return packedColumn{cells: cells, dict: v.dict(column, most)}
 }
 
 // noEnds are the ends of an empty dictionary.
@@ -516,7 +515,8 @@ func voidColumn(ints bool) packedColumn {
 	if ints {
 		return packedColumn{cells: segment.PackInts(nil, nil)}
 	}
-	return packedColumn{cells: segment.PackCodes(nil, nil), dict: segment.Dict{Ends: noEnds}}
+	none, _ := segment.PackCodes(nil, nil)
+	return packedColumn{cells: none, dict: segment.Dict{Ends: noEnds}}
 }
 
 // packed is a full block in a fraction of its memory.
@@ -549,7 +549,8 @@ func packColumn(v *segment.Vector) packedColumn {
 	if v.Ints != nil {
 		return packedColumn{cells: segment.PackInts(v.Ints, nil)}
 	}
-	return packedColumn{cells: segment.PackCodes(v.Codes, nil), dict: v.Dict}.kept()
+	cells, _ := segment.PackCodes(v.Codes, nil)
+	return packedColumn{cells: cells, dict: v.Dict}.kept()
 }
 
 // kept returns the column with a dictionary of its own.
