@@ -32,7 +32,7 @@ type Options struct {
 	Sync        time.Duration
 	FlushAge    time.Duration // age at which rows go from memory to a segment; default 10 min
 	FlushRows   int           // rows of a segment; default 65,536
-	BlockRows   int           // rows of an open block; default 16,384
+	BlockRows   int           // rows of an open block; default 8,192
 	MemoryBytes int64         // bound of the packed blocks that wait for a segment; default 16 MiB
 	Now         func() time.Time
 	Log         *slog.Logger
