@@ -114,7 +114,7 @@ func TestCompactForeign(t *testing.T) {
 	var b event.Batch
 	b.Wall = wall
 	for i := range 4 {
-		s, err := Open(dir, []event.Table{old}, Options{})
+		s, err := Open(dir, []event.Table{old}, Options{Now: func() time.Time { return time.Unix(0, wall) }})
 		must(t, err)
 		s.Append(someFlows(&b, 10*i, 10))
 		must(t, s.Close())
