@@ -162,10 +162,11 @@ func TestCompactSteps(t *testing.T) {
 		}
 		s := open(t, dir, Options{})
 		expected := lines(t, s)
-		if s.Compact() != 3 {
-			t.Fatal("nothing was merged")
-		}
+		s.Compact() // or the store itself has
 		must(t, s.Close())
+		if n := len(segments(t, dir)); n != 1 {
+			t.Fatalf("%d files", n)
+		}
 		merged := segments(t, dir)[0]
 		if (merged == old[0]) != (back == 0) {
 			t.Fatalf("merged %s of %s", merged, old[0])
