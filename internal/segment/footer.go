@@ -19,6 +19,7 @@ type leaf struct {
 	path     []string
 	kind     format.Type
 	repeated bool
+	dense    bool // zstd saves nothing
 }
 
 // leaves lists the columns of a file, and the first of each of the table's.
@@ -28,16 +29,16 @@ func (s *Schema) leaves() (all []leaf, first []int) {
 		name := s.SQL[i]
 		switch c.Type {
 		case event.Bool:
-			all = append(all, leaf{[]string{name}, format.Boolean, false})
+			all = append(all, leaf{path: []string{name}, kind: format.Boolean})
 		case event.String:
-			all = append(all, leaf{[]string{name}, format.ByteArray, false})
+			all = append(all, leaf{path: []string{name}, kind: format.ByteArray})
 		case event.Strings:
-			all = append(all, leaf{[]string{name, "list", "element"}, format.ByteArray, true})
+			all = append(all, leaf{path: []string{name, "list", "element"}, kind: format.ByteArray, repeated: true})
 		case event.Map:
-			all = append(all, leaf{[]string{name, "key_value", "key"}, format.ByteArray, true},
-				leaf{[]string{name, "key_value", "value"}, format.ByteArray, true})
+			all = append(all, leaf{path: []string{name, "key_value", "key"}, kind: format.ByteArray, repeated: true},
+				leaf{path: []string{name, "key_value", "value"}, kind: format.ByteArray, repeated: true})
 		default:
-			all = append(all, leaf{[]string{name}, format.Int64, false})
+			all = append(all, leaf{path: []string{name}, kind: format.Int64})
 		}
 	}
 	return all, first

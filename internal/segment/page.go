@@ -22,6 +22,9 @@ const pageBytes = 128 << 10
 // leastCompressed is the size from which zstd is tried.
 const leastCompressed = 32
 
+// tellingBytes make a page that tells of the column's other pages too.
+const tellingBytes = 4 << 10
+
 // deltas has no state.
 var deltas delta.BinaryPackedEncoding
 
@@ -153,13 +156,15 @@ func (f *writer) page(encoding format.Encoding, values, nulls, rows int) error {
 }
 
 // compress returns the body of the page, compressed where that saves a tenth:
-// readers pay for it too.
+// readers pay for it too. A column of which a page did not is not tried again
+// in this file.
 func (c *chunk) compress() (body []byte, compressed bool) {
-	if len(c.plain) < leastCompressed {
+	if len(c.plain) < leastCompressed || c.leaf.dense {
 		return c.plain, false
 	}
 	c.packed = c.zstd.EncodeAll(c.plain, c.packed[:0])
 	if 10*len(c.packed) > 9*len(c.plain) {
+		c.leaf.dense = len(c.plain) >= tellingBytes
 		return c.plain, false
 	}
 	return c.packed, true
