@@ -46,9 +46,8 @@ func text(name string, distinct int, salt uint64) event.Column {
 	for i := range values {
 		values[i] = fmt.Sprintf("%s-%03d", strings.ReplaceAll(name, ".", "-"), i)
 	}
-	return event.Column{Name: name, Type: event.String, Append: func(dst []byte, b *event.Batch, i int) []byte {
-		return append(dst, values[random(b, i, salt)%uint64(distinct)]...)
-	}}
+	get := func(b *event.Batch, i int) string { return values[random(b, i, salt)%uint64(distinct)] }
+	return event.Column{Name: name, Type: event.String, Text: get, Append: func(dst []byte, b *event.Batch, i int) []byte { return append(dst, get(b, i)...) }}
 }
 
 // random is a hash of the row's number.
