@@ -73,7 +73,7 @@ const (
 	// fewCodes are so few that the last is likely to be the next.
 	fewCodes = 6
 	// chunkRows of a batch are copied at a time, so that they stay in the
-	// processor's first cache while the columns pass over them.
+	// processor's cache while the columns pass over them.
 	chunkRows = 256
 )
 
