@@ -6,11 +6,15 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/http1"
+	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
+	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
+	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
 	"ghostlight/internal/sensor/udp"
@@ -23,14 +27,18 @@ var Exporters = []export.Def{
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
+	http1.Proto,
+	http2.Proto,
 	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,
+	websocket.Proto,
 }
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
 	drop.Sensor,
+	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
 	udp.Sensor,

@@ -32,7 +32,7 @@ type Options struct {
 	Sync        time.Duration
 	FlushAge    time.Duration // age at which rows go from memory to a segment; default 10 min
 	FlushRows   int           // rows of a segment; default 65,536
-	BlockRows   int           // rows of an open block; default 16,384
+	BlockRows   int           // rows of an open block; default 8,192
 	MemoryBytes int64         // bound of the packed blocks that wait for a segment; default 16 MiB
 	Now         func() time.Time
 	Log         *slog.Logger
@@ -46,7 +46,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FlushRows, 64<<10)
 	setDefault(&o.BlockRows, segment.GroupRows/2)
 	setDefault(&o.MemoryBytes, 16<<20)
-	o.BlockRows = max(o.BlockRows, startRows)
+	o.BlockRows = min(max(o.BlockRows, startRows), mostRecord)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -75,6 +75,7 @@ var ErrLocked = errors.New("the data folder is used by another process; stop it,
 type Store struct {
 	dir      string
 	options  Options
+	bounds   bounds
 	tables   []*table
 	cache    *segment.Cache
 	recovery Recovery
@@ -108,6 +109,8 @@ func Open(dir string, tables []event.Table, o Options) (*Store, error) {
 		dir: dir, options: o.withDefaults(), cache: segment.NewCache(footers),
 		wakeLog: make(chan struct{}, 1), wakeFlush: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
+	s.SetRetention(s.options.Retention, s.options.RetentionBytes)
+	s.SetSync(s.options.Sync)
 	s.clock.start(s.options.Now())
 	for _, schema := range schemas {
 		t := &table{schema: schema}
@@ -124,6 +127,26 @@ func Open(dir string, tables []event.Table, o Options) (*Store, error) {
 	go s.runLog()
 	go s.runFlush()
 	return s, nil
+}
+
+// bounds are the options that change while the store is open. They are read
+// without a lock, because who changes them must not wait for a disk.
+type bounds struct {
+	retention, bytes, sync atomic.Int64
+}
+
+// SetRetention changes how much is kept. What is too much now goes soon; zero
+// is the default, as in Options.
+func (s *Store) SetRetention(age time.Duration, bytes int64) {
+	o := Options{Retention: age, RetentionBytes: bytes}.withDefaults()
+	s.bounds.retention.Store(int64(o.Retention))
+	s.bounds.bytes.Store(o.RetentionBytes)
+	poke(s.wakeFlush)
+}
+
+// SetSync changes how often the log is forced to disk.
+func (s *Store) SetSync(every time.Duration) {
+	s.bounds.sync.Store(int64(Options{Sync: every}.withDefaults().Sync))
 }
 
 // occupy makes the folder and locks it.
@@ -195,7 +218,7 @@ func (s *Store) Append(b *event.Batch) {
 func (s *Store) appendTo(t *table, batch *event.Batch, n int) {
 	for from := 0; from < n; {
 		b := t.view.Load().current
-		room := b.room(n-from, s.options.BlockRows)
+		room := b.room(min(n-from, chunkRows), s.options.BlockRows)
 		if room == 0 {
 			s.seal(t)
 			continue
