@@ -3,11 +3,12 @@
 #ifndef HTTP2_SNIFF_H
 #define HTTP2_SNIFF_H
 
-/* A frame is stepped over by the length in its head, captured or not. The head
- * of each must be captured, and header blocks whole: one call may move many
- * small frames. Frames of many streams are interleaved, so no turn ends. */
-#define HTTP2_CAPTURE_ASKS 4096
-#define HTTP2_CAPTURE_ANSWERS 4096
+/* A frame is stepped over by the length in its head, captured or not. But the
+ * head of each must be captured, and header blocks whole, and one call moves the
+ * small frames of many streams: README.md has the figures. Streams are
+ * interleaved, so no turn ends. */
+#define HTTP2_CAPTURE_ASKS 16384
+#define HTTP2_CAPTURE_ANSWERS 16384
 #define HTTP2_CAPTURE_TURN 0
 
 /* Who begins a header block with the representation b: :method, :scheme, :path
