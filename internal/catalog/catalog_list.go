@@ -6,9 +6,12 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
+	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
 	"ghostlight/internal/sensor/udp"
@@ -21,12 +24,15 @@ var Exporters = []export.Def{
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
+	http1.Proto,
 	http2.Proto,
+	websocket.Proto,
 }
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
 	drop.Sensor,
+	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
 	udp.Sensor,
