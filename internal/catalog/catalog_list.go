@@ -8,6 +8,8 @@ import (
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/postgresql"
+	"ghostlight/internal/l7/redis"
 	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
@@ -26,6 +28,8 @@ var Exporters = []export.Def{
 var Protos = []l7.Proto{
 	http1.Proto,
 	http2.Proto,
+	postgresql.Proto,
+	redis.Proto,
 	websocket.Proto,
 }
 
