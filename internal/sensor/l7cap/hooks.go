@@ -30,6 +30,7 @@ var hooks = []kernel.Hook{
 	older("bytes received over IPv6", "requests over IPv6", "fexit inet6_recvmsg", "l7cap_x_recv6"),
 	older("files sent", "the size of what sendfile and splice send", "fexit inet_sendpage", "l7cap_x_page"),
 	olderUnix("bytes sent over Unix sockets", "fexit unix_stream_sendmsg", "l7cap_x_sendu"),
+	olderUnix("files sent over Unix sockets", "fexit unix_stream_sendpage", "l7cap_x_pageu"),
 	olderUnix("bytes received over Unix sockets", "fexit unix_stream_recvmsg", "l7cap_x_recvu"),
 	{
 		What:    "bytes that can be read",

@@ -634,6 +634,12 @@ int l7cap_x_page(__u64 *ctx)
 	return moved_in((struct socket *)ctx[0], ctx[5], 0, true);
 }
 
+SEC("fexit/unix_stream_sendpage")
+int l7cap_x_pageu(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[5], 0, true);
+}
+
 /* ---- when bytes became readable ---- */
 
 static __always_inline int readable(struct sock *sk)

@@ -118,6 +118,7 @@ const (
 	l7capProgL7capSend         = "l7cap_send"
 	l7capProgL7capSendTwin     = "l7cap_send_twin"
 	l7capProgL7capX_page       = "l7cap_x_page"
+	l7capProgL7capX_pageu      = "l7cap_x_pageu"
 	l7capProgL7capX_ready      = "l7cap_x_ready"
 	l7capProgL7capX_recv       = "l7cap_x_recv"
 	l7capProgL7capX_recv6      = "l7cap_x_recv6"
@@ -185,6 +186,7 @@ type l7capProgramSpecs struct {
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
 	L7capX_recv   *ebpf.ProgramSpec `ebpf:"l7cap_x_recv"`
 	L7capX_recv6  *ebpf.ProgramSpec `ebpf:"l7cap_x_recv6"`
@@ -283,6 +285,7 @@ type l7capPrograms struct {
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
 	L7capX_recv   *ebpf.Program `ebpf:"l7cap_x_recv"`
 	L7capX_recv6  *ebpf.Program `ebpf:"l7cap_x_recv6"`
@@ -301,6 +304,7 @@ func (p *l7capPrograms) Close() error {
 		p.L7capSend,
 		p.L7capSendTwin,
 		p.L7capX_page,
+		p.L7capX_pageu,
 		p.L7capX_ready,
 		p.L7capX_recv,
 		p.L7capX_recv6,

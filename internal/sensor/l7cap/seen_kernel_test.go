@@ -314,23 +314,28 @@ func udp(t *testing.T) int {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+	cookie(t, fd)
 	return fd
 }
 
 // What the option is off for is not seen.
 func TestUnixIsAnOption(t *testing.T) {
-	w := begin(t, mode{})
-	p := unixStream.pair(t)
-	p.write(p.client, "ASK one")
-	p.read(p.server, 100)
-	if n := len(w.of(p.clientCookie)) + len(w.of(p.serverCookie)); n > 0 {
-		t.Errorf("%d chunks", n)
+	for _, tier := range tiers {
+		t.Run(tier.name, func(t *testing.T) {
+			w := begin(t, mode{tier: tier})
+			p := unixStream.pair(t)
+			p.write(p.client, "ASK one")
+			p.read(p.server, 100)
+			if n := len(w.of(p.clientCookie)) + len(w.of(p.serverCookie)); n > 0 {
+				t.Errorf("%d chunks", n)
+			}
+		})
 	}
 }
 
 // The real object loads with all its hooks, whatever protocols there are.
 func TestRealObject(t *testing.T) {
-	begin(t, mode{load: loadL7cap})
+	begin(t, mode{tier: tier{name: "any"}, load: loadL7cap})
 }
 
 // The twins do all that their programs miss, if that is everything.

@@ -30,7 +30,7 @@ var tiers = []tier{
 func functionsOnly(hooks []kernel.Hook) (left []kernel.Hook) {
 	for _, h := range hooks {
 		h.Tiers = slices.DeleteFunc(slices.Clone(h.Tiers), func(t kernel.Tier) bool { return slices.Contains(t.Needs, kernel.HaveSockLength) })
-		if h.What == "files sent" && kernel.HaveSockLength.Have() == nil {
+		if strings.HasPrefix(h.What, "files sent") && kernel.HaveSockLength.Have() == nil {
 			continue // the function is gone too
 		}
 		if strings.Contains(h.What, "same time") {

@@ -70,6 +70,7 @@ const (
 	SpeechProgL7capSend         = "l7cap_send"
 	SpeechProgL7capSendTwin     = "l7cap_send_twin"
 	SpeechProgL7capX_page       = "l7cap_x_page"
+	SpeechProgL7capX_pageu      = "l7cap_x_pageu"
 	SpeechProgL7capX_ready      = "l7cap_x_ready"
 	SpeechProgL7capX_recv       = "l7cap_x_recv"
 	SpeechProgL7capX_recv6      = "l7cap_x_recv6"
@@ -137,6 +138,7 @@ type SpeechProgramSpecs struct {
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
 	L7capX_recv   *ebpf.ProgramSpec `ebpf:"l7cap_x_recv"`
 	L7capX_recv6  *ebpf.ProgramSpec `ebpf:"l7cap_x_recv6"`
@@ -235,6 +237,7 @@ type SpeechPrograms struct {
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
 	L7capX_recv   *ebpf.Program `ebpf:"l7cap_x_recv"`
 	L7capX_recv6  *ebpf.Program `ebpf:"l7cap_x_recv6"`
@@ -253,6 +256,7 @@ func (p *SpeechPrograms) Close() error {
 		p.L7capSend,
 		p.L7capSendTwin,
 		p.L7capX_page,
+		p.L7capX_pageu,
 		p.L7capX_ready,
 		p.L7capX_recv,
 		p.L7capX_recv6,
