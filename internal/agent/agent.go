@@ -1,8 +1,8 @@
 // Package agent joins the parts into the running product. Read Open and loop
 // to see all of it:
 //
-//	ring -> watcher.decode -> batch -> enrich -> exporters -> store
-//	                                                            ^ API, CLI and UI pull by cursor
+//	ring -> watcher.decode -> batch -> correlate -> enrich -> aggregate, exporters -> store
+//	                                                                                    ^ API, CLI and UI pull by cursor
 //
 // Everything between the ring and the store is plain calls on one goroutine.
 package agent
@@ -16,9 +16,11 @@ import (
 	"sync"
 	"time"
 
+	"ghostlight/internal/aggregate"
 	"ghostlight/internal/api"
 	"ghostlight/internal/catalog"
 	"ghostlight/internal/config"
+	"ghostlight/internal/correlate"
 	"ghostlight/internal/enrich"
 	"ghostlight/internal/event"
 	"ghostlight/internal/export"
@@ -35,7 +37,9 @@ type Agent struct {
 	kernel    *kernel.Kernel
 	reader    *kernel.Reader
 	watch     *watcher
+	correlate *correlate.Correlator
 	enrich    *enrich.Enricher
+	requests  *aggregate.Table
 	exporters []export.Instance
 	store     *store.Store
 
@@ -52,6 +56,9 @@ type Agent struct {
 	doctor api.Doctor
 	self   []export.Metric
 }
+
+// requestSeries bounds how many operations of services are counted apart.
+const requestSeries = 2000
 
 // batchSize bounds how many records go down the spine in one call.
 const batchSize = 256
@@ -75,16 +82,18 @@ func Open(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // openStages makes what stands between the ring and the viewers.
 func (a *Agent) openStages() (err error) {
-	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny})
+	a.enrich, err = enrich.New(enrich.Options{Deny: a.cfg.Redact.Deny, Routes: a.cfg.Routes.Patterns})
 	if err != nil {
 		return fmt.Errorf("start enrich: %w", err)
 	}
+	a.correlate = correlate.New(correlate.Options{Protos: catalog.Protos, Learn: a.enrich.Learn})
 	a.store, err = store.Open(a.cfg.Data, event.Tables, storeOptions(a.cfg))
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
+	a.requests = aggregate.New(requestSeries)
 	for _, d := range catalog.Exporters {
-		e, err := d.New(export.Env{Decode: a.cfg.Exporter(d.Name).Options, Self: a.selfMetrics})
+		e, err := d.New(export.Env{Decode: a.cfg.Exporter(d.Name).Options, Requests: a.requests, Self: a.selfMetrics})
 		if err != nil {
 			return fmt.Errorf("start exporter %s: %w", d.Name, err)
 		}
@@ -145,8 +154,9 @@ func (a *Agent) run() {
 	a.ended = a.loop()
 	a.watch.tick(monotonic(), &a.batch) // what was counted since the last one
 	a.watch.losses(&a.batch)
-	a.flush()
 	a.drain()
+	a.correlate.Close(&a.batch)
+	a.flush()
 }
 
 func (a *Agent) loop() error {
@@ -178,11 +188,14 @@ func (a *Agent) drain() (n int) {
 
 // flush sends the batch down the spine.
 func (a *Agent) flush() {
-	if a.batch.Len() == 0 && len(a.batch.Chunks) == 0 {
+	a.correlate.Apply(&a.batch)
+	if a.batch.Len() == 0 {
+		a.batch.Reset()
 		return
 	}
 	a.batch.Wall = wallOffset()
 	a.enrich.Apply(&a.batch)
+	a.requests.Add(&a.batch)
 	for _, e := range a.exporters {
 		e.Export(&a.batch)
 	}

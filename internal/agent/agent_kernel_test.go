@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"ghostlight/internal/api"
+	"ghostlight/internal/catalog"
 	"ghostlight/internal/config"
 	"ghostlight/internal/event"
 	"ghostlight/internal/kernel"
@@ -66,6 +68,68 @@ func TestSpine(t *testing.T) {
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A sensor follows its configuration: what the budget has let go stays away
+// with new options, and is forgotten when it is turned off.
+func TestChange(t *testing.T) {
+	for _, p := range []*kernel.Probe{kernel.HaveRing, kernel.HaveTpBTF, kernel.HaveCgroupSKB} {
+		if err := p.Have(); err != nil {
+			t.Skip(err)
+		}
+	}
+	k, err := kernel.New(kernel.DefaultRingBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	part := func(text string) config.Part {
+		c, err := config.Parse("c.yaml", []byte("sensors: {udp: "+text+"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Sensor("udp")
+	}
+	w := &watcher{k: k}
+	for _, d := range catalog.Sensors {
+		w.sensors = append(w.sensors, &running{def: d, decode: part("{}").Options, state: api.SensorOff})
+	}
+	s, out := w.find("udp"), &event.Batch{}
+	if err := w.load(w.index("udp"), out); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		shed      bool
+		part      string
+		state     string
+		loads     bool
+		sheddable int
+	}{
+		{part: "{idle: 7s}", state: api.SensorRunning, loads: true, sheddable: 1},
+		{shed: true, part: "{idle: 8s}", state: api.SensorShed, sheddable: 1},
+		{part: "{enabled: false}", state: api.SensorOff},
+		{part: "{idle: 9s}", state: api.SensorRunning, loads: true, sheddable: 1},
+		{part: "{idle: 0s}", state: api.SensorFailed},
+		{part: "{}", state: api.SensorRunning, loads: true, sheddable: 1},
+		{part: "{enabled: false}", state: api.SensorOff},
+	} {
+		if step.shed {
+			if err := w.letGo("udp", api.SensorShed, out); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := s.inst
+		err := w.change(w.index("udp"), part(step.part), out)
+		if (err != nil) != (step.state == api.SensorFailed) || s.state != step.state {
+			t.Errorf("%s: %s, %v", step.part, s.state, err)
+		}
+		if loaded := s.inst != nil && s.inst != before; loaded != step.loads || (s.obj != nil) != step.loads {
+			t.Errorf("%s: loaded %v, attached %v", step.part, loaded, s.obj != nil)
+		}
+		if n := len(w.sheddable()); n != step.sheddable {
+			t.Errorf("%s: %d sensors can be let go", step.part, n)
+		}
 	}
 }
 

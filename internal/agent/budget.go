@@ -25,13 +25,18 @@ type budget struct {
 	since int      // periods since one came back, 0 if none did
 }
 
-// cost is what a period took. Watching is the part of CPU that letting go of
-// sensors can lower: the programs and the reader, not queries and the UI.
+// cost is what a period took. Watching is the programs and the reader.
 type cost struct {
 	CPU      float64
 	Watching float64
 	Memory   int64
 }
+
+// sheddable is the part of CPU that letting go of sensors can lower: queries and
+// the UI are no part of it. What the reader hands on is written to disk and its
+// garbage collected by other threads, which take about as much again: under a
+// storm of connections they took 47 to 55 of 100.
+func (c cost) sheddable() float64 { return min(c.CPU, 2*c.Watching) }
 
 const (
 	budgetPeriod = 5 * time.Second
@@ -66,13 +71,15 @@ func (b *budget) period(c cost) (drop, restore string) {
 
 // exceeded tells whether a limit is passed and letting go would help.
 func (b *budget) exceeded(c cost) bool {
-	cpu := b.cpu > 0 && c.CPU > b.cpu && c.Watching > c.CPU/2
-	return cpu || b.memory > 0 && c.Memory > b.memory
+	return b.cpu > 0 && c.sheddable() > b.cpu || b.memory > 0 && c.Memory > b.memory
 }
 
 func (b *budget) relaxed(c cost) bool {
-	return (b.cpu == 0 || c.CPU < b.cpu*restoreBelow) && (b.memory == 0 || c.Memory < b.memory)
+	return (b.cpu == 0 || c.sheddable() < b.cpu*restoreBelow) && (b.memory == 0 || c.Memory < b.memory)
 }
+
+// uneasy tells whether the next periods may decide something.
+func (b *budget) uneasy() bool { return b.over > 0 || len(b.shed) > 0 }
 
 func (b *budget) letGo() string {
 	switch {
@@ -84,9 +91,16 @@ func (b *budget) letGo() string {
 		b.hold = calmPeriods
 	}
 	b.over, b.since = 0, 0
-	name := b.order[len(b.shed)]
-	b.shed = append(b.shed, name)
-	return name
+	i := slices.IndexFunc(b.order, func(name string) bool { return !slices.Contains(b.shed, name) })
+	b.shed = append(b.shed, b.order[i])
+	return b.order[i]
+}
+
+// among changes which sensors may be let go. One that is let go and no longer
+// among them is forgotten.
+func (b *budget) among(order []string) {
+	b.order = order
+	b.shed = slices.DeleteFunc(b.shed, func(name string) bool { return !slices.Contains(order, name) })
 }
 
 func (b *budget) takeBack() string {

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"ghostlight/internal/api"
+	"ghostlight/internal/config"
 	"ghostlight/internal/event"
 	"ghostlight/internal/kernel"
 	"ghostlight/internal/sensor"
@@ -68,17 +70,49 @@ func (w *watcher) load(index int, out *event.Batch) error {
 	return s.err
 }
 
-// letGo detaches a sensor.
-func (w *watcher) letGo(name string, state string) error {
+// change gives a sensor its new part of the configuration. One that the budget
+// has let go stays away, and comes back with its new options.
+func (w *watcher) change(index int, part config.Part, out *event.Batch) error {
+	s := w.sensors[index]
+	s.decode = part.Options
+	if part.Enabled && s.state == api.SensorShed {
+		return nil
+	}
+	err := w.letGo(s.def.Name, api.SensorOff, out)
+	if part.Enabled {
+		return errors.Join(err, w.load(index, out))
+	}
+	s.state, s.hooks, s.err = api.SensorOff, nil, nil
+	return err
+}
+
+// letGo detaches a sensor. What it lost until now is added to out.
+func (w *watcher) letGo(name, state string, out *event.Batch) error {
 	s := w.find(name)
 	if s == nil || s.obj == nil {
 		return nil
 	}
-	w.losses(&event.Batch{}) // what it lost so far stays counted
+	w.losses(out)
 	s.lost += s.seen
 	obj := s.obj
 	s.obj, s.inst, s.state, s.seen = nil, nil, state, 0
 	return w.k.Unload(obj)
+}
+
+// sheddable returns the sensors that the budget may let go or has let go, the
+// first one first.
+func (w *watcher) sheddable() (names []string) {
+	var some []*running
+	for _, s := range w.sensors {
+		if s.def.Shed > 0 && (s.obj != nil || s.state == api.SensorShed) {
+			some = append(some, s)
+		}
+	}
+	slices.SortFunc(some, func(x, y *running) int { return x.def.Shed - y.def.Shed })
+	for _, s := range some {
+		names = append(names, s.def.Name)
+	}
+	return names
 }
 
 func (w *watcher) find(name string) *running {

@@ -18,7 +18,8 @@ import (
 
 // housekeeping is what the loop does beside draining: once a second it gives
 // the sensors their turn, counts losses and publishes the status; every
-// budgetPeriod it judges the cost; every meterEvery it measures the programs.
+// budgetPeriod it judges the cost; every meterEvery, or more often if it matters,
+// it measures the programs.
 type housekeeping struct {
 	a      *Agent
 	host   api.Host
@@ -35,13 +36,15 @@ type housekeeping struct {
 	used       usage // at the last budget period
 	own        cost  // of the last budget period
 	programs   []kernel.ProgramCost
+	metering   bool // a window is open
 	checkpoint int64
 }
 
 const (
 	tickEvery       = time.Second
-	meterEvery      = 30 // ticks
-	lossesEvery     = 2  // ticks; a look at each program's counters is a system call
+	periodTicks     = int(budgetPeriod / tickEvery)
+	meterEvery      = 6 * periodTicks
+	lossesEvery     = 2 // ticks; a look at each program's counters is a system call
 	checkpointEvery = time.Hour
 	settledAt       = 5 // ticks after the start
 )
@@ -53,14 +56,7 @@ func newHousekeeping(a *Agent) *housekeeping {
 	now := monotonic()
 	h := &housekeeping{a: a, host: hostInfo(), next: now, last: now, checkpoint: now + int64(checkpointEvery)}
 	h.limits(a.cfg)
-	for _, d := range a.watch.sensors {
-		if d.def.Shed > 0 {
-			h.budget.order = append(h.budget.order, d.def.Name)
-		}
-	}
-	slices.SortFunc(h.budget.order, func(x, y string) int {
-		return a.watch.find(x).def.Shed - a.watch.find(y).def.Shed
-	})
+	h.budget.among(a.watch.sheddable())
 	var err error
 	if h.meter, err = a.kernel.NewMeter(); err != nil {
 		a.log.Warn("the cost of programs is not known", "error", err)
@@ -103,6 +99,7 @@ func (h *housekeeping) keep() {
 	h.next = now + int64(tickEvery)
 	a := h.a
 	a.watch.tick(now, &a.batch)
+	a.correlate.Tick(now, &a.batch)
 	if h.ticks%lossesEvery == 0 {
 		a.watch.losses(&a.batch)
 	}
@@ -112,7 +109,7 @@ func (h *housekeeping) keep() {
 	}
 	a.flush()
 	h.measure()
-	if h.ticks%int(budgetPeriod/tickEvery) == 0 {
+	if h.ticks%periodTicks == 0 {
 		h.judge(now)
 	}
 	h.reload()
@@ -132,22 +129,26 @@ func (h *housekeeping) forget() {
 }
 
 // measure opens a window every meterEvery ticks and closes it at the next one.
+// While the budget is about to decide, it does so in each of its periods: a
+// load that is over must not count any more.
 func (h *housekeeping) measure() {
-	if h.meter == nil {
-		return
+	every := meterEvery
+	if h.budget.uneasy() {
+		every = periodTicks
 	}
-	switch h.ticks % meterEvery {
-	case 2: // soon after the start there is something to show
-		if err := h.meter.Begin(); err != nil {
-			h.a.log.Warn("the cost of programs is not known", "error", err)
-			h.meter = nil
-		}
-	case 3:
-		costs, err := h.meter.End(h.programs[:0])
-		if err != nil {
-			h.a.log.Warn("the cost of programs is not known", "error", err)
-		}
-		h.programs = costs
+	var err error
+	switch {
+	case h.meter == nil:
+	case h.metering:
+		h.metering = false
+		h.programs, err = h.meter.End(h.programs[:0])
+	case h.ticks%every == 2: // soon after the start there is something to show
+		h.metering = true
+		err = h.meter.Begin()
+	}
+	if err != nil {
+		h.a.log.Warn("the cost of programs is not known", "error", err)
+		h.meter, h.metering = nil, false
 	}
 }
 
@@ -158,18 +159,19 @@ func (h *housekeeping) judge(now int64) {
 		h.own = u.since(h.used, h.programs)
 		h.act(h.budget.period(h.own))
 	}
-	h.used = u
+	h.used = readUsage(monotonic()) // to load a sensor is no cost of watching
 }
 
 func (h *housekeeping) act(drop, restore string) {
 	a := h.a
 	switch {
 	case drop != "":
-		err := a.watch.letGo(drop, api.SensorShed)
+		err := a.watch.letGo(drop, api.SensorShed, &a.batch)
 		h.alert("budget.shed", "warning", fmt.Sprintf("the budget is exceeded (%.1f %% of a core, %d MiB): sensor %s is let go", 100*h.own.CPU, h.own.Memory>>20, drop), err)
 	case restore != "":
 		err := a.watch.load(a.watch.index(restore), &a.batch)
 		a.kernel.Settle()
+		h.budget.among(a.watch.sheddable())
 		h.alert("budget.restored", "info", fmt.Sprintf("there is room in the budget again: sensor %s is back", restore), err)
 		h.publishDoctor()
 	}
@@ -188,11 +190,53 @@ func (h *housekeeping) alert(name, severity, message string, err error) {
 func (h *housekeeping) reload() {
 	select {
 	case cfg := <-h.a.reload:
-		h.limits(cfg)
-		h.a.enrich.Deny(cfg.Redact.Deny)
-		h.a.cfg.Budget, h.a.cfg.Redact = cfg.Budget, cfg.Redact
+		h.takeOver(cfg)
 	default:
 	}
+}
+
+// takeOver does what the keys say that config marks as live.
+func (h *housekeeping) takeOver(cfg config.Config) {
+	a := h.a
+	boundMemory(int64(cfg.Budget.Memory))
+	h.limits(cfg)
+	a.enrich.Deny(cfg.Redact.Deny)
+	if !slices.Equal(cfg.Routes.Patterns, a.cfg.Routes.Patterns) { // what was learnt is forgotten with them
+		if err := a.enrich.Routes(cfg.Routes.Patterns); err != nil {
+			a.log.Warn("the routes stay as they were", "error", err)
+		}
+	}
+	a.store.SetRetention(time.Duration(cfg.Retention.Age), int64(cfg.Retention.Bytes))
+	a.store.SetSync(time.Duration(cfg.Sync))
+	h.sensors(cfg)
+	a.cfg.Budget, a.cfg.Redact, a.cfg.Routes = cfg.Budget, cfg.Redact, cfg.Routes
+	a.cfg.Retention, a.cfg.Sync, a.cfg.Sensors = cfg.Retention, cfg.Sync, cfg.Sensors
+}
+
+// sensors loads those whose part of the configuration is another, and lets go
+// of those that are not asked for any more.
+func (h *housekeeping) sensors(cfg config.Config) {
+	a, changed := h.a, false
+	for i, s := range a.watch.sensors {
+		name := s.def.Name
+		part := cfg.Sensor(name)
+		if part.Equal(a.cfg.Sensor(name)) {
+			continue
+		}
+		changed = true
+		a.drain() // what the sensor saw until now is its own
+		if err := a.watch.change(i, part, &a.batch); err != nil {
+			a.log.Warn("a sensor does not run as it should", "sensor", name, "error", err)
+		}
+		a.drain() // as in attach
+	}
+	if !changed {
+		return
+	}
+	a.kernel.Settle()
+	h.budget.among(a.watch.sheddable())
+	h.publishDoctor()
+	h.used = readUsage(monotonic()) // as in judge
 }
 
 // usage is the CPU time and memory of the agent's process.

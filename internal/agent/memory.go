@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -15,9 +16,11 @@ import (
 // harder when the budget comes near.
 func boundMemory(budget int64) {
 	debug.SetGCPercent(50)
+	limit := int64(math.MaxInt64)
 	if budget > 0 {
-		debug.SetMemoryLimit(budget * 3 / 4)
+		limit = budget / 4 * 3
 	}
+	debug.SetMemoryLimit(limit)
 }
 
 // forgetStartup gives back the pages of our own file that the start touched

@@ -115,13 +115,15 @@ func CheckConfig(cfg config.Config) error {
 	var errs []error
 	for _, d := range catalog.Sensors {
 		sensors = append(sensors, d.Name)
-		_, err := d.New(cfg.Sensor(d.Name).Options)
-		errs = append(errs, err)
+		part := cfg.Sensor(d.Name)
+		_, err := d.New(part.Options)
+		errs = append(errs, part.Blame(err))
 	}
 	for _, d := range catalog.Exporters {
 		exporters = append(exporters, d.Name)
-		_, err := d.New(export.Env{Decode: cfg.Exporter(d.Name).Options, Self: func() []export.Metric { return nil }})
-		errs = append(errs, err)
+		part := cfg.Exporter(d.Name)
+		_, err := d.New(export.Env{Decode: part.Options, Self: func() []export.Metric { return nil }})
+		errs = append(errs, part.Blame(err))
 	}
 	return errors.Join(append(errs, cfg.CheckNames(sensors, exporters))...)
 }

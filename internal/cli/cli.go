@@ -64,6 +64,7 @@ type Terminal struct {
 	Look     time.Duration // how long flows watches without an agent and without -f
 	Zone     *time.Location
 	Now      func() time.Time
+	Agents   []string // where agents of this host may answer; nil: in their usual places
 }
 
 // Standard is the process's own terminal.

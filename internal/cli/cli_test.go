@@ -163,18 +163,17 @@ func TestLostBetweenRows(t *testing.T) {
 
 // With no agent, flows and processes watch by themselves, and say so.
 func TestAttach(t *testing.T) {
-	alone(t)
 	s, _ := serverOf(t)
 	ended := 0
 	agent := Agent{Attach: func(ctx context.Context) (http.RoundTripper, func() error, error) {
 		return s.InProcess(ctx), func() error { ended++; return nil }, nil
 	}}
-	out, errs, code := run(t, agent, nil, "processes", "--pid", "88")
+	out, errs, code := run(t, agent, alone, "processes", "--pid", "88")
 	if code != 0 || !strings.Contains(out, "nginx: master") || !strings.Contains(errs, "no agent is running") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 	began := time.Now()
-	out, errs, code = run(t, agent, func(term *Terminal) { term.Look = 300 * time.Millisecond }, "flows", "--port", "80")
+	out, errs, code = run(t, agent, func(term *Terminal) { alone(term); term.Look = 300 * time.Millisecond }, "flows", "--port", "80")
 	if code != 0 || strings.Count(out, "\n") != 4 || !strings.Contains(errs, "for 300 ms; -f goes on until Ctrl-C") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
@@ -184,10 +183,10 @@ func TestAttach(t *testing.T) {
 	failing := Agent{Attach: func(context.Context) (http.RoundTripper, func() error, error) {
 		return nil, nil, errors.New("needs root")
 	}}
-	if _, errs, code := run(t, failing, nil, "flows"); code != 1 || !strings.Contains(errs, "watching without one failed: needs root") {
+	if _, errs, code := run(t, failing, alone, "flows"); code != 1 || !strings.Contains(errs, "watching without one failed: needs root") {
 		t.Errorf("exit %d\n%s", code, errs)
 	}
-	if _, errs, code := run(t, agent, nil, "status"); code != 1 || !strings.Contains(errs, "no agent is running on this host: start one with: ghostlight run") {
+	if _, errs, code := run(t, agent, alone, "status"); code != 1 || !strings.Contains(errs, "no agent is running on this host: start one with: ghostlight run") {
 		t.Errorf("exit %d\n%s", code, errs)
 	}
 	if ended != 2 {
@@ -199,19 +198,22 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// alone makes sure that no agent of this machine is found.
-func alone(t *testing.T) {
-	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
-	if c, err := (&root{}).connect(context.Background()); err == nil {
-		t.Skipf("an agent answers at %s", c.base)
+// alone is a terminal on a host without an agent, whatever runs on this one.
+func alone(term *Terminal) { term.Agents = []string{"unix:/nonexistent"} }
+
+// Commands ask the agent of this host, in the first place where one answers.
+func TestAgents(t *testing.T) {
+	server, _ := agentOf(t)
+	at := func(term *Terminal) { term.Agents = []string{"unix:/nonexistent", server} }
+	if out, errs, code := run(t, Agent{}, at, "query", "select 1"); code != 0 || !strings.Contains(out, "1") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }
 
 func TestDoctorExit(t *testing.T) {
-	alone(t)
 	sick := Agent{Doctor: func(context.Context) (api.Doctor, error) { return api.Doctor{Kernel: "4.19"}, nil }}
 	for _, output := range []string{"compact", "json"} {
-		out, errs, code := run(t, sick, nil, "doctor", "-o", output)
+		out, errs, code := run(t, sick, alone, "doctor", "-o", output)
 		if code != 1 || errs != "" || !strings.Contains(out, "4.19") {
 			t.Errorf("exit %d\n%s%s", code, out, errs)
 		}

@@ -59,8 +59,12 @@ func (r *root) connect(ctx context.Context) (*client, error) {
 	if r.server != "" {
 		return r.dial(r.server, token)
 	}
+	agents := r.term.Agents
+	if agents == nil {
+		agents = []string{"unix:" + config.DefaultSocket(), "unix:" + config.SystemSocket, defaultAddress}
+	}
 	var refused error
-	for _, server := range []string{"unix:" + config.DefaultSocket(), "unix:" + config.SystemSocket, defaultAddress} {
+	for _, server := range agents {
 		c, err := r.dial(server, token)
 		if err != nil {
 			return nil, err

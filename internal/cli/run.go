@@ -112,7 +112,7 @@ func (r *root) run(ctx context.Context, s *settings) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() { // ended by stop
-		w := watcher{settings: s, current: c, level: level, log: log, reload: reload}
+		w := watcher{settings: s, started: c, current: c, level: level, log: log, reload: reload}
 		w.loop(ctx, hangup)
 	}()
 	err = r.agent.Run(ctx, Start{Config: c, Reload: reload, Log: log, Ready: func() {
@@ -139,7 +139,8 @@ func levelOf(name string) slog.Level {
 // watcher reads the configuration again when it is told to.
 type watcher struct {
 	settings *settings
-	current  config.Config
+	started  config.Config // what keys that are not live go by
+	current  config.Config // what the others go by
 	level    *slog.LevelVar
 	log      *slog.Logger
 	reload   chan<- config.Config
@@ -166,10 +167,13 @@ func (w *watcher) again(ctx context.Context) {
 		return
 	}
 	var now, later []string
-	for _, change := range config.Diff(w.current, c) {
+	for _, change := range config.Diff(w.started, c) {
 		if change.Restart {
 			later = append(later, change.Key)
-		} else {
+		}
+	}
+	for _, change := range config.Diff(w.current, c) {
+		if !change.Restart {
 			now = append(now, change.Key)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -71,6 +72,10 @@ func (c Config) problems() []problem {
 	rule(c.Sync <= maxSync, "sync", "%s is longer than %s", c.Sync, maxSync)
 	rule(c.Budget.Memory == 0 || c.Budget.Memory >= minMemory, "budget.memory", "%s is less than %s, which the agent needs for itself", c.Budget.Memory, minMemory)
 	rule(!slices.Contains(c.Redact.Deny, ""), "redact.deny", "an empty word would hide everything")
+	for _, pattern := range c.Routes.Patterns {
+		err := checkRoute(pattern)
+		rule(err == nil, "routes.patterns", "%v", err)
+	}
 	rule(c.TLS.Cert == "" || c.TLS.Key != "", "tls.key", "a certificate needs its key")
 	rule(c.TLS.Key == "" || c.TLS.Cert != "", "tls.cert", "a key needs its certificate")
 	rule(c.Token != hidden, "token", "this is what is shown in the place of a secret, not a secret")
@@ -85,6 +90,25 @@ func checkAddress(address string) error {
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("%q has no port between 0 and 65535", address)
+	}
+	return nil
+}
+
+// checkRoute tells what is wrong with a route pattern.
+func checkRoute(pattern string) error {
+	if !strings.HasPrefix(pattern, "/") {
+		return fmt.Errorf("%q must begin with a slash", pattern)
+	}
+	segments := strings.Split(pattern[1:], "/")
+	for i, s := range segments {
+		isName := strings.HasPrefix(s, "{") && strings.HasSuffix(s, "}") && len(s) > 2
+		switch {
+		case s == "**" && i < len(segments)-1:
+			return fmt.Errorf("%q: ** can only be the last segment", pattern)
+		case s == "*", s == "**", isName && !strings.ContainsAny(s[1:len(s)-1], "{}*"):
+		case strings.ContainsAny(s, "{}*"):
+			return fmt.Errorf("%q: %q is neither a word nor {name}, :name, * or **", pattern, s)
+		}
 	}
 	return nil
 }

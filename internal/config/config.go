@@ -7,10 +7,12 @@ package config
 //go:generate go test -run ^TestDocument$ . -update
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -26,17 +28,20 @@ type Config struct {
 	Data string `yaml:"data"`
 	// How long records are kept; what goes beyond either bound is deleted,
 	// oldest first.
-	Retention Retention `yaml:"retention"`
+	Retention Retention `yaml:"retention" reload:"live"`
 	// How often written records are forced to the disk: the most a crash of the
 	// machine can lose. A crash of Ghostlight alone loses at most the last second.
-	Sync Duration `yaml:"sync"`
+	Sync Duration `yaml:"sync" reload:"live"`
 	// What Ghostlight may cost. Above it sensors are let go, in a stated order.
 	Budget Budget `yaml:"budget" reload:"live"`
 	// Secrets that must not be stored.
 	Redact Redact `yaml:"redact" reload:"live"`
+	// How the paths of requests are folded into routes.
+	Routes Routes `yaml:"routes" reload:"live"`
 	// Sensors by name: `ghostlight doctor` lists them. All are on unless said
-	// otherwise, and each has options of its own (docs/sensors.md).
-	Sensors map[string]Part `yaml:"sensors"`
+	// otherwise, and each has options of its own (docs/sensors.md). One that
+	// changes while Ghostlight runs is loaded anew, and tells again what is there.
+	Sensors map[string]Part `yaml:"sensors" reload:"live"`
 	// Exporters by name, like the sensors.
 	Exporters map[string]Part `yaml:"exporters"`
 	// Certificate of the HTTP API.
@@ -72,6 +77,14 @@ type Redact struct {
 	// key, signature, session and their kin): the value of an argument, a URL
 	// query or a variable whose name contains one is not stored.
 	Deny []string `yaml:"deny"`
+}
+
+// Routes folds paths.
+type Routes struct {
+	// Patterns that are tried before anything is learnt: `/api/v1/{controller}/{id}`,
+	// `/files/**`. What fits none is learnt: numbers, UUIDs, hashes and dates are
+	// folded by their shape, names once there are many of them at one place.
+	Patterns []string `yaml:"patterns"`
 }
 
 // Part is the part of one sensor or exporter.
@@ -189,3 +202,20 @@ func partOf(parts map[string]Part, name string) Part {
 // sensor.Def.New and export.Def.New get. Fields are named by their yaml tag, or
 // in snake case.
 func (p Part) Options(into any) error { return p.options.decode(into) }
+
+// Blame gives an error of the owner, "option: what is wrong with it", the line
+// of the file where that option stands.
+func (p Part) Blame(err error) error {
+	var known Errors
+	if err == nil || p.options.at == nil || errors.As(err, &known) {
+		return err
+	}
+	name, _, _ := strings.Cut(err.Error(), ":")
+	at, message := p.options.at, p.options.key+": "+err.Error()
+	for _, o := range p.options.entries {
+		if o.name == name {
+			at, message = o.value.GetToken(), join(p.options.key, err.Error())
+		}
+	}
+	return &Error{File: p.options.file, Line: at.Position.Line, Col: at.Position.Column, Message: message}
+}

@@ -185,13 +185,65 @@ func TestDiff(t *testing.T) {
 		return c
 	}
 	old := parse("listen: 127.0.0.1:1\ntoken: a\nsensors: {tcp: {x: 1}, udp: {enabled: false}}")
-	new := parse("listen: 127.0.0.1:2\ntoken: b\nlog: {level: debug}\nretention: {age: 2d}\nsensors: {tcp: {x: 2}}")
-	want := []Change{{"listen", true}, {"retention.age", true}, {"sensors.tcp.x", true}, {"token", true}, {"log.level", false}, {"sensors.udp.enabled", true}}
+	new := parse("listen: 127.0.0.1:2\ntoken: b\nlog: {level: debug}\nretention: {age: 2d}\nsensors: {tcp: {x: 2}, drop: {enabled: true}}")
+	want := []Change{{"listen", true}, {"retention.age", false}, {"sensors.tcp.x", false}, {"token", true}, {"log.level", false}, {"sensors.udp.enabled", false}}
 	if got := Diff(old, new); !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 	if got := Diff(old, old); got != nil {
 		t.Errorf("no change gives %v", got)
+	}
+}
+
+// A part that says the same in other words has not changed.
+func TestPartEqual(t *testing.T) {
+	part := func(s string) Part {
+		c, err := Parse("a", []byte("sensors: {tcp: "+s+"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Sensor("tcp")
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"{x: 1, y: [a]}", "{y: ['a'], x: \"1\", enabled: true}", true},
+		{"{}", "{enabled: true}", true},
+		{"{x: 1}", "{x: 2}", false},
+		{"{x: 1}", "{x: 1, y: 2}", false},
+		{"{x: 1}", "{x: 1, enabled: false}", false},
+	} {
+		if got := part(c.a).Equal(part(c.b)); got != c.want {
+			t.Errorf("%s and %s: %v", c.a, c.b, got)
+		}
+	}
+	if !part("{}").Equal(Default().Sensor("tcp")) {
+		t.Error("an empty part is not that of an empty file")
+	}
+}
+
+// What only a sensor knows to be wrong has its line too.
+func TestBlame(t *testing.T) {
+	c, err := Parse("a.yaml", []byte("sensors:\n  tcp:\n    x: 1\n    rate: 9\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := c.Sensor("tcp")
+	for in, want := range map[string]string{
+		"rate: 9 is too much":   "a.yaml:4:11: sensors.tcp.rate: 9 is too much",
+		"no clock on this host": "a.yaml:2:3: sensors.tcp: no clock on this host",
+	} {
+		if got := part.Blame(errors.New(in)); got.Error() != want {
+			t.Errorf("got %v, want %s", got, want)
+		}
+	}
+	if err := part.Blame(nil); err != nil {
+		t.Error(err)
+	}
+	var o struct{ Y int }
+	if err := part.Options(&o); err == nil || part.Blame(err).Error() != err.Error() {
+		t.Errorf("%v becomes %v", err, part.Blame(err))
 	}
 }
 

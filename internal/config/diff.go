@@ -39,6 +39,17 @@ func Diff(old, new Config) []Change {
 	return changes
 }
 
+// Equal tells whether two parts say the same, in whatever order.
+func (p Part) Equal(other Part) bool {
+	return slices.Equal(p.leaves(), other.leaves())
+}
+
+func (p Part) leaves() (out []leaf) {
+	collect(reflect.ValueOf(p), "", false, &out)
+	slices.SortFunc(out, func(a, b leaf) int { return strings.Compare(a.key, b.key) })
+	return out
+}
+
 // leaf is one value of the file, as text that compares.
 type leaf struct {
 	key   string
@@ -56,7 +67,9 @@ func collect(v reflect.Value, key string, live bool, out *[]leaf) {
 	switch {
 	case v.Type() == reflect.TypeFor[Part]():
 		s := v.Interface().(Part)
-		*out = append(*out, leaf{join(key, "enabled"), strconv.FormatBool(s.Enabled), live})
+		if !s.Enabled { // on is what a part is that the file does not speak of
+			*out = append(*out, leaf{join(key, "enabled"), "false", live})
+		}
 		for _, e := range s.options.entries {
 			*out = append(*out, leaf{join(key, e.name), flow(e.value), live})
 		}

@@ -67,9 +67,9 @@ The file is read strictly: an unknown key or a bad value is an error with its li
 %[1]sghostlight config check FILE%[1]s tells them all, and %[1]sghostlight config print%[1]s shows the
 effective configuration with secrets hidden.
 
-After SIGHUP the file is read again. Keys marked *live* take effect at once; for
-the others the log says that a restart is needed. A file that is wrong changes
-nothing.
+After SIGHUP the file is read again. Keys marked *live* take effect within a
+second. The others wait for a restart, and the log names them: %[3]s.
+A file that is wrong changes nothing, and the log says which line is.
 
 Sizes are written like %[1]s64MiB%[1]s or %[1]s2GB%[1]s, shares like %[1]s3%%%[1]s (of one core), durations like
 %[1]s90s%[1]s, %[1]s24h%[1]s or %[1]s7d%[1]s.
@@ -80,7 +80,7 @@ Sizes are written like %[1]s64MiB%[1]s or %[1]s2GB%[1]s, shares like %[1]s3%%%[1
 %[2]s%[1]s%[1]s%[1]s
 
 ## Keys
-`, "`", text.String())
+`, "`", text.String(), strings.Join(restartKeys(reflect.ValueOf(Default()), ""), ", "))
 	documentKeys(&b, reflect.ValueOf(Default()), "", false, comments)
 	fmt.Fprint(&b, `
 ## An example
@@ -98,6 +98,21 @@ sensors:
 `+"```"+`
 `)
 	return b.String()
+}
+
+// restartKeys returns the keys that are not live.
+func restartKeys(v reflect.Value, prefix string) (keys []string) {
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		key, value := join(prefix, fieldName(f)), v.FieldByIndex(f.Index)
+		switch {
+		case f.Tag.Get("reload") == "live":
+		case value.Kind() == reflect.Struct:
+			keys = append(keys, restartKeys(value, key)...)
+		default:
+			keys = append(keys, "`"+key+"`")
+		}
+	}
+	return keys
 }
 
 func documentKeys(b *strings.Builder, v reflect.Value, prefix string, live bool, comments map[string]string) {

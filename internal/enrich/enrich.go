@@ -20,6 +20,7 @@ import (
 
 	"ghostlight/internal/enrich/container"
 	"ghostlight/internal/enrich/redact"
+	"ghostlight/internal/enrich/route"
 	"ghostlight/internal/event"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 	DockerRoots  []string // default /var/lib/docker and what daemon.json says
 	StorageRoots []string // of podman and cri-o; default /var/lib/containers/storage
 	Deny         []string // keys whose values are secret, beyond redact's own list
+	Routes       []string // patterns of paths, checked by config; the rest is learnt
 	Processes    int      // bound on processes kept, the exited of the last 30 s included; default 16384
 	Reads        int      // bound on processes looked up in /proc in one Apply; default 8
 }
@@ -51,6 +53,7 @@ type Enricher struct {
 	pairs pairs
 	reads int
 
+	routes     *route.Table
 	cgroups    *container.Cgroups
 	names      *container.Names
 	containers map[string]*found // by id
@@ -65,6 +68,7 @@ type Enricher struct {
 	learnt    bool   // a process was added in this Apply
 	orphans   []*process
 
+	asked     asked      // names of addresses
 	nameless  []*process // in containers without a name yet
 	nextNames int64      // when to look for names again
 
@@ -111,8 +115,13 @@ func New(o Options) (*Enricher, error) {
 		mounts, _ := os.ReadFile(filepath.Join(o.ProcRoot, "self/mountinfo")) // without it, paths come from /proc/PID/cgroup
 		o.CgroupRoots = container.Mounts(mounts)
 	}
+	routes, err := route.New(o.Routes)
+	if err != nil {
+		return nil, err
+	}
 	own, _ := os.ReadFile(filepath.Join(o.ProcRoot, "self/cgroup"))
 	return &Enricher{
+		routes:     routes,
 		proc:       o.ProcRoot,
 		boot:       bootSeed(o.BootID),
 		rules:      redact.New(o.Deny),
@@ -134,6 +143,15 @@ func (e *Enricher) Close() error { return e.cgroups.Close() }
 // calls Apply; what was redacted before stays as it is.
 func (e *Enricher) Deny(keys []string) { e.rules = redact.New(keys) }
 
+// Routes replaces Options.Routes, and forgets what was learnt.
+func (e *Enricher) Routes(patterns []string) error {
+	routes, err := route.New(patterns)
+	if err == nil {
+		e.routes = routes
+	}
+	return err
+}
+
 // Apply redacts and fills the records of b in place. It may add Running
 // records of processes about which more became known, and Lost records. It
 // keeps nothing of b.
@@ -153,6 +171,9 @@ func (e *Enricher) Apply(b *event.Batch) {
 	for i := range b.Flows {
 		e.other(&b.Flows[i])
 	}
+	for i := range b.Requests {
+		e.request(b, &b.Requests[i])
+	}
 	e.reunite(b)
 	e.lost(b)
 	e.processes.Store(uint64(e.tree.size()))
@@ -169,6 +190,9 @@ func (e *Enricher) tick(b *event.Batch) {
 	}
 	for i := range b.Flows {
 		e.now = max(e.now, b.Flows[i].End)
+	}
+	for i := range b.Requests {
+		e.now = max(e.now, b.Requests[i].Time+b.Requests[i].DurationNS)
 	}
 }
 

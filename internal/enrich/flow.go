@@ -26,6 +26,12 @@ func (e *Enricher) other(f *event.Flow) {
 	if f.Who == nil {
 		e.unknown.Add(1)
 	}
+	if f.Direction != event.Outbound {
+		return
+	}
+	if name := e.Name(f.Destination.Addr()); name != "" {
+		f.Attrs = append(f.Attrs, event.Attr{Key: serverAddress, Value: name})
+	}
 }
 
 // who returns the execution that pid was at a monotonic time, nil if unknown.

@@ -129,6 +129,11 @@ func (b *Batch) Text(p []byte) string {
 	return unsafe.String(unsafe.SliceData(at), len(at))
 }
 
+// TextOf is Text of a string.
+func (b *Batch) TextOf(s string) string {
+	return b.Text(unsafe.Slice(unsafe.StringData(s), len(s)))
+}
+
 // Bytes copies p into the batch's own memory until Reset.
 func (b *Batch) Bytes(p []byte) []byte {
 	at := b.reserve(len(p))

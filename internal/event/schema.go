@@ -100,6 +100,7 @@ var flowColumns = []Column{
 	flowInt("tcp.rtt_min_ns", Duration, "smallest round-trip time the kernel saw", func(f *Flow) int64 { return positive(f.TCP.RTTMinNS) }),
 	flowInt("tcp.rtt_ns", Duration, "smoothed round-trip time", func(f *Flow) int64 { return positive(f.TCP.RTTNS) }),
 	flowInt("tcp.retransmits", Int, "segments sent again in the interval", func(f *Flow) int64 { return tcpCount(f, f.TCP.Retransmits) }),
+	flowInt("tcp.zero_windows", Int, "times in the interval this end closed its receive window because its process did not read; at the other end the wait is window_limited_ns", func(f *Flow) int64 { return tcpCount(f, f.TCP.ZeroWindows) }),
 	flowInt("tcp.window_limited_ns", Duration, "time in the interval the peer's full window held this end back", func(f *Flow) int64 { return positive(f.TCP.WindowLimitedNS) }),
 	flowStr("tcp.close_reason", "fin_sent, fin_received, reset_sent, reset_received, refused, timeout, unreachable, aborted; absent while open", func(f *Flow) string { return f.TCP.CloseReason.String() }),
 	flowStr("tcp.reset_reason", "the kernel's reason for a RST", func(f *Flow) string { return f.TCP.ResetReason }),

@@ -6,6 +6,7 @@ package export
 import (
 	"net/http"
 
+	"ghostlight/internal/aggregate"
 	"ghostlight/internal/event"
 )
 
@@ -21,6 +22,9 @@ type Env struct {
 	// Decode fills the exporter's own option struct from its part of the
 	// configuration file, strictly.
 	Decode func(options any) error
+	// Requests counts the requests of every service. It is shared: the agent adds
+	// to it, exporters read it.
+	Requests *aggregate.Table
 	// Self tells how Ghostlight itself is doing.
 	Self func() []Metric
 }

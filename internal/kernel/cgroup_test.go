@@ -35,10 +35,17 @@ func TestCgroupRoot(t *testing.T) {
 	isCgroupRoot(t, path)
 }
 
-func TestMountCgroup(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
+// haveFsopen asks for the right to mount as much as for the call.
+var haveFsopen = &Probe{Name: "fsopen", Since: "5.2", Test: func() error {
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
 	}
+	return unix.Close(fs)
+}}
+
+func TestMountCgroup(t *testing.T) {
+	need(t, haveFsopen)
 	path, err := mountCgroup()
 	if err != nil {
 		t.Fatal(err)

@@ -84,16 +84,27 @@ func (r *Reader) listen(ring int) (err error) {
 // os.ErrClosed after Stop.
 func (r *Reader) Wait(d time.Duration) error {
 	var events [2]unix.EpollEvent
-	n, err := unix.EpollWait(r.epoll, events[:], int(d.Milliseconds()))
-	if err != nil && err != unix.EINTR {
+	n, err := r.poll(events[:], d)
+	if err != nil {
 		return fmt.Errorf("wait for the ring: %w", err)
 	}
-	for _, e := range events[:max(n, 0)] {
+	for _, e := range events[:n] {
 		if int(e.Fd) == r.wake {
 			return os.ErrClosed
 		}
 	}
 	return nil
+}
+
+// poll is epoll_wait(2), which any signal cuts short, for all of d: the Go
+// runtime sends its threads signals of its own, to preempt them.
+func (r *Reader) poll(events []unix.EpollEvent, d time.Duration) (n int, err error) {
+	for end := time.Now().Add(d); ; d = time.Until(end) {
+		n, err = unix.EpollWait(r.epoll, events, int(max(d, 0).Milliseconds()))
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // Stop ends the current Wait and all later ones. Any goroutine may call it.

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 )
 
 // need skips a test whose kernel feature is missing. The VM matrix runs the
@@ -23,8 +25,13 @@ func need(t testing.TB, probes ...*Probe) {
 }
 
 // sender is a program that puts one 16-byte record into the ring each time it
-// runs: the word it is given, and the word again.
+// runs: the word it is given, and the word again. It wakes nobody.
 func sender(t testing.TB, k *Kernel) *ebpf.Program {
+	t.Helper()
+	return senderWith(t, k, unix.BPF_RB_NO_WAKEUP)
+}
+
+func senderWith(t testing.TB, k *Kernel, wakeup int32) *ebpf.Program {
 	t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.RawTracepoint, License: "Dual BSD/GPL",
@@ -36,7 +43,7 @@ func sender(t testing.TB, k *Kernel) *ebpf.Program {
 			asm.Mov.Reg(asm.R2, asm.RFP),
 			asm.Add.Imm(asm.R2, -16),
 			asm.Mov.Imm(asm.R3, 16),
-			asm.Mov.Imm(asm.R4, 1), // BPF_RB_NO_WAKEUP
+			asm.Mov.Imm(asm.R4, wakeup),
 			asm.FnRingbufOutput.Call(),
 			asm.Return(),
 		},
@@ -114,11 +121,52 @@ func TestReaderFull(t *testing.T) {
 	}
 }
 
+// A wait lasts its time, whatever comes into the ring without a wake-up and
+// whatever signals the thread gets. A wake-up ends it, and so does Stop.
 func TestReaderWait(t *testing.T) {
-	_, r := open(t, 4096)
+	k, r := open(t, 4096)
+	const idle = 30 * time.Millisecond
+	full := func(when string) {
+		t.Helper()
+		start := time.Now()
+		if err := r.Wait(idle); err != nil || time.Since(start) < idle-time.Millisecond {
+			t.Errorf("%s: a wait of %v ended after %v with %v", when, idle, time.Since(start), err)
+		}
+	}
+	full("idle")
+	send(t, sender(t, k), 1)
+	full("with a record")
+
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, thread := unix.Getpid(), unix.Gettid()
+	done, sent := make(chan bool), make(chan int)
+	go func() { // ended by done
+		n := 0
+		for tick := time.NewTicker(time.Millisecond); ; n++ {
+			select {
+			case <-done:
+				tick.Stop()
+				sent <- n
+				return
+			case <-tick.C:
+				unix.Tgkill(pid, thread, unix.SIGURG)
+			}
+		}
+	}()
+	full("between signals")
+	close(done)
+	if n := <-sent; n == 0 {
+		t.Error("no signal was sent")
+	}
+
 	start := time.Now()
-	if err := r.Wait(30 * time.Millisecond); err != nil || time.Since(start) < 20*time.Millisecond {
-		t.Errorf("an idle wait ended after %v with %v", time.Since(start), err)
+	send(t, senderWith(t, k, unix.BPF_RB_FORCE_WAKEUP), 2)
+	if err := r.Wait(time.Minute); err != nil || time.Since(start) > 30*time.Second {
+		t.Errorf("a wait that was to be woken ended after %v with %v", time.Since(start), err)
+	}
+	if n := r.Drain(10, func([]byte) {}); n != 2 {
+		t.Errorf("%d records of 2", n)
 	}
 	go r.Stop()
 	if err := r.Wait(time.Minute); !errors.Is(err, os.ErrClosed) {

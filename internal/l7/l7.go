@@ -61,10 +61,36 @@ type Idler interface {
 }
 
 // Upgrader is a Conn that hands its connection on: an HTTP/1 connection becomes
-// a WebSocket or HTTP/2. After each Data it is asked by which protocol the bytes
-// that follow are to be read, empty for its own.
+// a WebSocket or HTTP/2.
 type Upgrader interface {
-	Upgraded() (proto string)
+	// Upgraded is asked after each Data; nil says that what follows is its own.
+	Upgraded() *Upgrade
+}
+
+// Upgrade is what a connection becomes: the bytes that follow are another
+// protocol's.
+type Upgrade struct {
+	Proto  string        // its name
+	Mark   Mark          // where the asking side goes on, at the time of the answer
+	Words  event.Request // of the request that asked for it, in memory of their own
+	Remote event.Trace
+	Rest   event.Chunk // what stood behind the answer in its last chunk; Len 0 if nothing did. Borrowed.
+}
+
+// Heir is a Conn that wants to know how its connection began as another
+// protocol's.
+type Heir interface {
+	Inherit(*Upgrade)
+}
+
+// HandOver gives a new Conn of u.Proto what it has to begin with.
+func (u *Upgrade) HandOver(to Conn) {
+	if h, ok := to.(Heir); ok {
+		h.Inherit(u)
+	}
+	if u.Rest.Len > 0 {
+		to.Data(Answers, &u.Rest)
+	}
 }
 
 // Out takes what a parser finds.

@@ -264,11 +264,35 @@ func TestRetention(t *testing.T) {
 		t.Errorf("the reader saw %d rows", read)
 	}
 	limit := s.Status().Bytes / 2
-	s.options.RetentionBytes = limit
-	s.Retain()
-	if got := s.segmentBytes(); got > limit {
-		t.Errorf("%d bytes, limit %d", got, limit)
+	s.SetRetention(time.Hour, limit)
+	eventually(t, "segments go, beyond the new limit", func() bool { return s.segmentBytes() <= limit })
+	if s.Status().Tables[1].Segments == 0 {
+		t.Error("all of them")
 	}
+}
+
+// TestSetRetention lets the age change while the store is open, and back: what
+// is young enough stays.
+func TestSetRetention(t *testing.T) {
+	var now atomic.Int64
+	now.Store(wall)
+	s := open(t, t.TempDir(), Options{BlockRows: 256, FlushRows: 256, Now: func() time.Time { return time.Unix(0, now.Load()) }})
+	defer s.Close()
+	segments := func() int { return s.Status().Tables[1].Segments }
+	var b event.Batch
+	b.Wall = wall
+	for i := range 20 {
+		s.Append(someFlows(&b, i*128, 128))
+	}
+	eventually(t, "segments", func() bool { return segments() >= 9 })
+	s.clock.start(time.Unix(0, now.Add(int64(2*time.Hour))))
+	s.SetRetention(3*time.Hour, 0)
+	s.Retain()
+	if n := segments(); n < 9 {
+		t.Fatalf("%d segments are left of what is two hours old, and kept for three", n)
+	}
+	s.SetRetention(time.Hour, 0)
+	eventually(t, "segments go without anyone asking", func() bool { return segments() == 0 })
 }
 
 // TestOvertaken lets retention overtake a reader: it is told how many rows it

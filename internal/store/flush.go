@@ -202,12 +202,12 @@ func (s *Store) Retain() {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
 	if now, ok := s.clock.trusted(s.options.Now()); ok {
-		cutoff := now.Add(-s.options.Retention).UnixNano()
+		cutoff := now.Add(-time.Duration(s.bounds.retention.Load())).UnixNano()
 		for _, t := range s.tables {
 			s.unlink(t, s.aged(t, cutoff))
 		}
 	}
-	for s.segmentBytes() > s.options.RetentionBytes {
+	for s.segmentBytes() > s.bounds.bytes.Load() {
 		t := s.oldestTable()
 		if t == nil {
 			return

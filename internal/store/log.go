@@ -54,7 +54,6 @@ func logName(dir, table string, seq uint64) string {
 // Sync. Where nothing comes it sleeps. It ends when the store is closed.
 func (s *Store) runLog() {
 	defer s.running.Done()
-	quarter := s.options.Sync / 4
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	synced := time.Now()
@@ -66,6 +65,8 @@ func (s *Store) runLog() {
 				return
 			}
 		}
+		every := time.Duration(s.bounds.sync.Load())
+		quarter := every / 4
 		wait := quarter
 		if s.faulty() {
 			wait = max(quarter, time.Second)
@@ -77,7 +78,7 @@ func (s *Store) runLog() {
 			return
 		}
 		drain(s.wakeLog)
-		due := time.Since(synced) >= s.options.Sync-quarter/2
+		due := time.Since(synced) >= every-quarter/2
 		err := s.logs.write(s, due)
 		if due {
 			synced = time.Now()

@@ -75,6 +75,7 @@ var ErrLocked = errors.New("the data folder is used by another process; stop it,
 type Store struct {
 	dir      string
 	options  Options
+	bounds   bounds
 	tables   []*table
 	cache    *segment.Cache
 	recovery Recovery
@@ -108,6 +109,8 @@ func Open(dir string, tables []event.Table, o Options) (*Store, error) {
 		dir: dir, options: o.withDefaults(), cache: segment.NewCache(footers),
 		wakeLog: make(chan struct{}, 1), wakeFlush: make(chan struct{}, 1), closed: make(chan struct{}),
 	}
+	s.SetRetention(s.options.Retention, s.options.RetentionBytes)
+	s.SetSync(s.options.Sync)
 	s.clock.start(s.options.Now())
 	for _, schema := range schemas {
 		t := &table{schema: schema}
@@ -124,6 +127,26 @@ func Open(dir string, tables []event.Table, o Options) (*Store, error) {
 	go s.runLog()
 	go s.runFlush()
 	return s, nil
+}
+
+// bounds are the options that change while the store is open. They are read
+// without a lock, because who changes them must not wait for a disk.
+type bounds struct {
+	retention, bytes, sync atomic.Int64
+}
+
+// SetRetention changes how much is kept. What is too much now goes soon; zero
+// is the default, as in Options.
+func (s *Store) SetRetention(age time.Duration, bytes int64) {
+	o := Options{Retention: age, RetentionBytes: bytes}.withDefaults()
+	s.bounds.retention.Store(int64(o.Retention))
+	s.bounds.bytes.Store(o.RetentionBytes)
+	poke(s.wakeFlush)
+}
+
+// SetSync changes how often the log is forced to disk.
+func (s *Store) SetSync(every time.Duration) {
+	s.bounds.sync.Store(int64(Options{Sync: every}.withDefaults().Sync))
 }
 
 // occupy makes the folder and locks it.

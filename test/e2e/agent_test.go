@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"ghostlight/internal/kernel"
 )
 
 var binary string
@@ -45,15 +48,38 @@ type agent struct {
 	cmd  *exec.Cmd
 	url  string
 	data string
-	log  *bytes.Buffer
+	log  *transcript
 	done chan error
 }
 
-// needRoot skips where programs cannot be loaded. CI runs as root.
+// transcript is what a process says, read while it speaks.
+type transcript struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *transcript) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// needRoot skips where the kernel does not let us load programs. It lets root,
+// and CI runs as root.
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run it by sudo")
+	switch err := kernel.HaveTpBTF.Have(); {
+	case err == nil:
+	case os.Geteuid() == 0:
+		t.Fatal(err)
+	default:
+		t.Skip(err)
 	}
 }
 
@@ -68,7 +94,7 @@ func startIn(t *testing.T, data string, through []string, args ...string) *agent
 	t.Helper()
 	needRoot(t)
 	port := freePort(t)
-	a := &agent{t: t, data: data, url: "http://127.0.0.1:" + port, log: &bytes.Buffer{}, done: make(chan error, 1)}
+	a := &agent{t: t, data: data, url: "http://127.0.0.1:" + port, log: &transcript{}, done: make(chan error, 1)}
 	line := append(through, binary, "run", "--listen", "127.0.0.1:"+port, "--socket", "off", "--data", data)
 	line = append(line, args...)
 	a.cmd = exec.Command(line[0], line[1:]...)

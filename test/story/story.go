@@ -196,8 +196,8 @@ func Play(p l7.Proto, steps []Step) string {
 			}
 			offset[s.Side] += uint64(n)
 		}
-		if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != "" {
-			fmt.Fprintf(&f.text, "upgraded to %s\n", u.Upgraded())
+		if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != nil {
+			fmt.Fprintf(&f.text, "upgraded to %s\n", u.Upgraded().Proto)
 			break
 		}
 	}
@@ -254,7 +254,9 @@ func Line(c *l7.Call) string {
 		fmt.Fprintf(&b, " trace=%x parent=%x", c.Remote.ID, c.Remote.Parent)
 	}
 	for _, a := range c.Attrs {
-		word(a.Key, a.Value)
+		if !strings.HasSuffix(a.Key, "_ns") {
+			word(a.Key, a.Value)
+		}
 	}
 	if c.Link != 0 {
 		fmt.Fprintf(&b, " link=%d", c.Link)
@@ -263,7 +265,13 @@ func Line(c *l7.Call) string {
 	if c.Complete {
 		b.WriteString(" complete")
 	}
-	fmt.Fprintf(&b, " | from %dms, first byte after %dms, all after %dms, offset %d\n", c.Time/1e6, c.FirstByteNS/1e6, c.DurationNS/1e6, c.Asked.Offset)
+	fmt.Fprintf(&b, " | from %dms, first byte after %dms, all after %dms, offset %d", c.Time/1e6, c.FirstByteNS/1e6, c.DurationNS/1e6, c.Asked.Offset)
+	for _, a := range c.Attrs {
+		if strings.HasSuffix(a.Key, "_ns") {
+			word(a.Key, a.Value)
+		}
+	}
+	b.WriteByte('\n')
 	return b.String()
 }
 
@@ -314,7 +322,7 @@ func Fuzz(f *testing.F, p l7.Proto) {
 			}
 			conn.Data(side, &event.Chunk{Time: 1, Len: n, Data: (*way)[:captured], Sent: side == l7.Answers})
 			*way = (*way)[n:]
-			if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != "" {
+			if u, ok := conn.(l7.Upgrader); ok && u.Upgraded() != nil {
 				break
 			}
 		}

@@ -1,11 +1,14 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"ghostlight/internal/kernel"
 )
 
 func inode(t *testing.T, path string) uint64 {
@@ -17,20 +20,37 @@ func inode(t *testing.T, path string) uint64 {
 	return info.Sys().(*syscall.Stat_t).Ino
 }
 
+// haveGroups asks for a cgroup2 tree in which we may make groups.
+var haveGroups = &kernel.Probe{Name: "cgroup2 groups", Since: "4.5", Test: func() error {
+	_, group, err := newGroup()
+	if err != nil {
+		return err
+	}
+	return syscall.Rmdir(group)
+}}
+
+// newGroup makes a group in the first of the trees.
+func newGroup() (roots []string, group string, err error) {
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, "", err
+	}
+	if roots = Mounts(mountinfo); len(roots) == 0 {
+		return nil, "", errors.New("no cgroup2 is mounted")
+	}
+	group, err = os.MkdirTemp(roots[0], "ghostlight-test-")
+	return roots, group, err
+}
+
 // The kernel finds a group by its id, by a handle and by a walk, also one that
 // was made after the first look.
 func TestCgroupsOfTheKernel(t *testing.T) {
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err := haveGroups.Have(); err != nil {
+		t.Skip(err)
+	}
+	roots, group, err := newGroup()
 	if err != nil {
 		t.Fatal(err)
-	}
-	roots := Mounts(mountinfo)
-	if os.Getuid() != 0 || len(roots) == 0 {
-		t.Skip("needs root and a cgroup2 mount")
-	}
-	group, err := os.MkdirTemp(roots[0], "ghostlight-test-")
-	if err != nil {
-		t.Skipf("needs a cgroup2 tree that can be written to: %v", err)
 	}
 	defer syscall.Rmdir(group)
 	id, want := inode(t, group), strings.TrimPrefix(group, filepath.Clean(roots[0]))

@@ -64,7 +64,7 @@ func FuzzPlanted(f *testing.F) {
 		planted := strings.NewReplacer("KEY", k, "VALUE", secret).Replace(forms[uint(form)%uint(len(forms))])
 		src := append(append(bytes.Clone(before), planted...), behind...)
 		if bytes.Contains(before, []byte(secret)) || bytes.Contains(behind, []byte(secret)) {
-			t.Skip()
+			return // nothing is planted
 		}
 		if got := rules.Args(nil, src, false); bytes.Contains(got, []byte(secret)) {
 			t.Errorf("%q\n%q", src, got)

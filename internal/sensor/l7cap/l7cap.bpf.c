@@ -363,9 +363,42 @@ static __noinline void begin_of(struct head *h, const __u8 *before, __u32 had, c
 		h->n = L7_HEAD;
 }
 
-static __noinline bool sniff(struct l7_protocol *as, const struct head *h, bool datagram)
+#define DATAGRAM (1 << 8)
+
+/* l7cap_sniff is global, so that the kernel verifies it by itself and once, not
+ * for each way to get there. Such a function takes numbers only. */
+__noinline __u64 l7cap_sniff(__u64 a, __u64 b, __u64 c, __u64 d, __u32 n)
 {
-	return datagram ? l7_sniff(as, h->p, h->n, true) : l7_sniff(as, h->p, h->n, false);
+	__u64 w[4] = {a, b, c, d};
+	struct l7_protocol as = {};
+	__u32 len = n & 0xff;
+	bool yes;
+
+	/* A caller must give numbers for what no protocol looks at too. */
+	l7_hide(a);
+	l7_hide(b);
+	l7_hide(c);
+	l7_hide(d);
+	if (len > L7_HEAD)
+		return 0;
+	if (n & DATAGRAM)
+		yes = l7_sniff(&as, (__u8 *)w, len, true);
+	else
+		yes = l7_sniff(&as, (__u8 *)w, len, false);
+	return yes ? as.index | as.side << 8 | (__u64)as.asks << 16 | (__u64)as.answers << 32 | (__u64)as.turn << 48 : 0;
+}
+
+static __always_inline bool sniff(struct l7_protocol *as, const struct head *h, bool datagram)
+{
+	const __u64 *w = (const __u64 *)h->p;
+	__u64 is = l7cap_sniff(w[0], w[1], w[2], w[3], h->n | (datagram ? DATAGRAM : 0));
+
+	as->index = is;
+	as->side = is >> 8;
+	as->asks = is >> 16;
+	as->answers = is >> 32;
+	as->turn = is >> 48;
+	return is;
 }
 
 /* keep remembers what was too short to tell, and counts what was not. */
