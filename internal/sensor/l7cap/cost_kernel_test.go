@@ -14,18 +14,7 @@ import (
 // them per operation, without what measuring adds.
 func (w *watch) measure(b *testing.B, fn func()) {
 	b.Helper()
-	m, err := w.kernel.NewMeter()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := m.Begin(); err != nil {
-		b.Fatal(err)
-	}
-	fn()
-	costs, err := m.End(nil)
-	if err != nil {
-		b.Fatal(err)
-	}
+	costs := w.spend(b, fn)
 	var sum float64
 	for _, c := range costs {
 		if c.Runs > 0 {
