@@ -15,7 +15,7 @@
 #ifndef HTTP1_CAPTURE_TURN
 #define HTTP1_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS), "capture sizes of http1");
+_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS) && HTTP1_CAPTURE_TURN <= 65535, "capture sizes of http1");
 
 #include "../../l7/http2/sniff.h"
 #ifndef HTTP2_CAPTURE_ASKS
@@ -27,7 +27,7 @@ _Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWER
 #ifndef HTTP2_CAPTURE_TURN
 #define HTTP2_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS), "capture sizes of http2");
+_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS) && HTTP2_CAPTURE_TURN <= 65535, "capture sizes of http2");
 
 #include "../../l7/mysql/sniff.h"
 #ifndef MYSQL_CAPTURE_ASKS
@@ -39,7 +39,7 @@ _Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWER
 #ifndef MYSQL_CAPTURE_TURN
 #define MYSQL_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(MYSQL_CAPTURE_ASKS) && l7_is_size(MYSQL_CAPTURE_ANSWERS), "capture sizes of mysql");
+_Static_assert(l7_is_size(MYSQL_CAPTURE_ASKS) && l7_is_size(MYSQL_CAPTURE_ANSWERS) && MYSQL_CAPTURE_TURN <= 65535, "capture sizes of mysql");
 
 #include "../../l7/postgresql/sniff.h"
 #ifndef POSTGRESQL_CAPTURE_ASKS
@@ -51,7 +51,7 @@ _Static_assert(l7_is_size(MYSQL_CAPTURE_ASKS) && l7_is_size(MYSQL_CAPTURE_ANSWER
 #ifndef POSTGRESQL_CAPTURE_TURN
 #define POSTGRESQL_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPTURE_ANSWERS), "capture sizes of postgresql");
+_Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPTURE_ANSWERS) && POSTGRESQL_CAPTURE_TURN <= 65535, "capture sizes of postgresql");
 
 #include "../../l7/redis/sniff.h"
 #ifndef REDIS_CAPTURE_ASKS
@@ -63,7 +63,7 @@ _Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPT
 #ifndef REDIS_CAPTURE_TURN
 #define REDIS_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS), "capture sizes of redis");
+_Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS) && REDIS_CAPTURE_TURN <= 65535, "capture sizes of redis");
 
 /* Some protocol comes in datagrams. */
 #define L7_DATAGRAMS 0
