@@ -167,17 +167,18 @@ type root struct {
 func (r *root) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ghostlight",
-		Short: "Shows what a Linux host is doing: every process, every connection",
-		Long: `Ghostlight shows what a Linux host is doing: every process and every connection,
-live and afterwards, by eBPF and with no change to any application.
+		Short: "Shows what a Linux host is doing: every process, connection and request",
+		Long: `Ghostlight shows what a Linux host is doing: every process, every connection and
+every request, live and afterwards, by eBPF and with no change to any application.
 
 Start the agent with "ghostlight run"; the other commands ask it. Without one,
-flows and processes watch by themselves for as long as they run.
+requests, flows and processes watch by themselves for as long as they run.
 
 Exit codes: 0 it worked, 1 it did not (for doctor: nothing can run here),
 2 the command was given in a wrong way.`,
 		Example: `  sudo ghostlight run               # watch, keep a history, serve http://127.0.0.1:4100
-  ghostlight flows -f               # connections as they happen
+  ghostlight requests -f            # requests as they happen
+  ghostlight flows -f               # connections
   ghostlight processes              # the tree of processes
   ghostlight doctor                 # what works on this host, and what does not`,
 		Version:           r.agent.Version,
@@ -193,7 +194,7 @@ Exit codes: 0 it worked, 1 it did not (for doctor: nothing can run here),
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.PersistentFlags().StringVar(&r.colour, "color", "auto", "colours: auto, always or never")
 	cmd.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(r.runCommand(), r.flowsCommand(), r.processesCommand(), r.mapCommand(), r.queryCommand(),
+	cmd.AddCommand(r.runCommand(), r.requestsCommand(), r.flowsCommand(), r.processesCommand(), r.mapCommand(), r.queryCommand(),
 		r.statusCommand(), r.doctorCommand(), r.configCommand(), r.versionCommand(), r.manCommand())
 	for _, sub := range cmd.Commands() {
 		strictArgs(sub)
