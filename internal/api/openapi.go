@@ -172,6 +172,8 @@ func (d descriptor) schemaOf(t reflect.Type) object {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
+	case t == reflect.TypeFor[Span]():
+		return object{"allOf": []object{d.row("requests"), d.schemaOf(reflect.TypeFor[spanPlace]())}}
 	case t.Kind() == reflect.Pointer:
 		return d.schemaOf(t.Elem())
 	case t.Kind() == reflect.Struct:
