@@ -276,7 +276,7 @@ func TestMan(t *testing.T) {
 	if _, errs, code := run(t, Agent{}, nil, "man", dir); code != 0 {
 		t.Fatal(errs)
 	}
-	for _, page := range []string{"ghostlight", "ghostlight-flows", "ghostlight-requests", "ghostlight-config-check", "ghostlight-completion-bash"} {
+	for _, page := range []string{"ghostlight", "ghostlight-flows", "ghostlight-requests", "ghostlight-traces", "ghostlight-services", "ghostlight-config-check", "ghostlight-completion-bash"} {
 		if b, err := os.ReadFile(filepath.Join(dir, page+".1")); err != nil || !bytes.Contains(b, []byte(".SH NAME")) {
 			t.Errorf("%s: %v", page, err)
 		}
@@ -361,4 +361,23 @@ func serveHTTP(t *testing.T, h http.Handler) string {
 	srv := newHTTPServer(h)
 	t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+// A waterfall fits into the terminal, however narrow or wide.
+func TestWaterfallFits(t *testing.T) {
+	server, _ := agentOf(t)
+	for _, columns := range []int{0, 20, 60, 80, 133, 200, 500} {
+		at := func(term *Terminal) { term.Width = columns }
+		out, errs, code := run(t, Agent{}, at, "traces", "--server", server, strings.Repeat("1", 32))
+		room := (Terminal{Width: columns}).columns()
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if code != 0 || len(lines) != 7 {
+			t.Fatalf("exit %d\n%s%s", code, out, errs)
+		}
+		for _, line := range lines[1:] {
+			if n := width(line); n > room || !strings.Contains(line, "█") {
+				t.Errorf("%d of %d characters: %s", n, room, line)
+			}
+		}
+	}
 }
