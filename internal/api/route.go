@@ -38,6 +38,7 @@ var (
 	sqlText = param{"sql", "string", "one SELECT statement"}
 	sortOf  = param{"sort", "string", "newest (default), slowest or errors, which are those that failed, newest first"}
 	traced  = param{"last", "integer", "at most N traces (default 50, at most 1000; 0 is 1000)"}
+	columns = param{"columns", "integer", "steps of time (default 120, at most 1000)"}
 	limitOf = param{"limit", "integer", "rows at most"}
 )
 
@@ -69,6 +70,12 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/services/{name}", summary: "One service: all of its routes, and how it did over time.",
 		params: []param{since, until, filter}, serve: (*Server).service,
 		answer: map[string]any{mediaJSON: ServiceDetail{}}},
+	{method: "GET", path: "/api/v1/heatmap", summary: "How long requests took over time, counted exactly.",
+		params: []param{since, until, filter, columns}, serve: (*Server).heatmap,
+		answer: map[string]any{mediaJSON: Heatmap{}}},
+	{method: "GET", path: "/api/v1/overview", summary: "What changed, how the services do, and the hosts.",
+		params: []param{since, until, filter}, serve: (*Server).overview,
+		answer: map[string]any{mediaJSON: Overview{}}},
 	{method: "GET", path: "/api/v1/processes", summary: "The processes at a moment, or what happened to processes.",
 		params: []param{at, events, since, until, last, filter, follow}, streams: true, serve: (*Server).processes,
 		answer: map[string]any{mediaJSON: rowsOf("processes"), mediaNDJSON: rowOf("processes"), mediaSSE: rowOf("processes")}},

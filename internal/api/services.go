@@ -169,7 +169,7 @@ func (s *Server) census(ctx context.Context, sel selection, window time.Duration
 	if sources := snapshot.Sources(event.KindRequest); len(sources) > 0 {
 		from = max(from, min(sources[0].Extent().Oldest, c.sel.until-int64(time.Second))) // a young store has seen less
 	}
-	c.tally = newTally(snapshot.Schema(event.KindRequest), cut(from, c.sel.until))
+	c.tally = newTally(snapshot.Schema(event.KindRequest), cut(from, c.sel.until), &byOperation, maxGroups)
 	var err error
 	if c.complete, err = s.scan(ctx, snapshot, c.sel, c.tally); err != nil {
 		return nil, err

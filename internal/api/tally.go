@@ -14,7 +14,8 @@ import (
 //	row -> its words, numbered once a run -> key -> one look-up a row -> count
 type tally struct {
 	span
-	columns [words]int
+	columns [words]int // -1: not looked at
+	limit   int        // groups told apart
 	time    int
 	port    int
 	took    int
@@ -72,6 +73,8 @@ const (
 	wordCommand
 	wordPeer
 	wordProtocol
+	wordSource // the client's address
+	wordTransport
 	wordAddress    // of the server
 	wordServerName // by which the client knows it
 	wordMethod
@@ -86,12 +89,18 @@ const (
 	words
 )
 
-var wordColumns = [words]string{
+// byOperation tells who asked whom for what, byEnds only whom and over what.
+var byOperation = [words]string{
 	wordRole: "role", wordService: "service.name", wordCommand: "process.executable.name", wordPeer: "peer.service.name",
 	wordProtocol: "protocol", wordAddress: "destination.address", wordServerName: "attributes",
 	wordMethod: "http.request.method", wordRoute: "http.route", wordRPC: "rpc.method",
 	wordSummary: "db.query.summary", wordOperation: "db.operation.name", wordTable: "db.collection.name",
 	wordAction: "messaging.operation.name", wordTopic: "messaging.destination.name", wordQuestion: "dns.question.type",
+}
+
+var byEnds = [words]string{
+	wordRole: "role", wordService: "service.name", wordCommand: "process.executable.name", wordPeer: "peer.service.name",
+	wordProtocol: "protocol", wordSource: "source.address", wordTransport: "network.transport", wordAddress: "destination.address",
 }
 
 // tallyKey is numbers of words and the server's port.
@@ -141,13 +150,15 @@ const (
 	maxWords  = 32768 // texts told apart
 )
 
-func newTally(schema *segment.Schema, s span) *tally {
+func newTally(schema *segment.Schema, s span, columns *[words]string, limit int) *tally {
 	t := &tally{
-		span: s, time: schema.Time, port: schema.Index["destination.port"], took: schema.Index["duration_ns"], failed: schema.Index["error.type"],
+		span: s, limit: limit, time: schema.Time, port: schema.Index["destination.port"], took: schema.Index["duration_ns"], failed: schema.Index["error.type"],
 		text: []string{"", other}, number: map[string]uint32{"": 0, other: 1}, groups: map[tallyKey]*group{},
 	}
-	for i, name := range wordColumns {
-		t.columns[i] = schema.Index[name]
+	for i, name := range columns {
+		if t.columns[i] = -1; name != "" {
+			t.columns[i] = schema.Index[name]
+		}
 	}
 	t.visit = func(g *group, at, took int64, failed bool) {
 		g.add(t.part(at), took, failed)
@@ -160,6 +171,9 @@ func newTally(schema *segment.Schema, s span) *tally {
 func (t *tally) add(rows *segment.Rows, picks []int32) error {
 	var cells [words]*segment.Vector
 	for w, column := range t.columns {
+		if column < 0 {
+			continue
+		}
 		cells[w], _ = rows.Column(column) // unreadable cells are empty, and told of below
 		t.local[w] = emptied(t.local[w], cells[w].Dict.Len())
 	}
@@ -169,8 +183,11 @@ func (t *tally) add(rows *segment.Rows, picks []int32) error {
 	failures, _ := rows.Column(t.failed)
 	for _, i := range picks {
 		k := tallyKey{port: max(0, ports.Ints[i])}
-		for w := range k.word {
-			k.word[w] = t.word(w, cells[w], cells[w].Codes[i])
+		for w, cells := range cells {
+			if cells == nil {
+				continue
+			}
+			k.word[w] = t.word(w, cells, cells.Codes[i])
 		}
 		t.visit(t.group(k), times.Ints[i], max(0, durations.Ints[i]), failures.Codes[i] != 0)
 	}
@@ -217,8 +234,8 @@ func (t *tally) group(k tallyKey) *group {
 		return t.last
 	}
 	g := t.groups[k]
-	if g == nil && len(t.groups) >= maxGroups {
-		k = folded(k, len(t.groups) >= 2*maxGroups)
+	if g == nil && len(t.groups) >= t.limit {
+		k = folded(k, len(t.groups) >= 2*t.limit)
 		g = t.groups[k]
 	}
 	if g == nil {
@@ -234,7 +251,7 @@ func folded(k tallyKey, wholly bool) tallyKey {
 	for w := wordMethod; w < words; w++ {
 		k.word[w] = 0
 	}
-	k.word[wordSummary] = 1 // other
+	k.word[wordSource], k.word[wordSummary] = min(k.word[wordSource], 1), 1 // other
 	if wholly {
 		k = tallyKey{word: [words]uint32{wordRole: k.word[wordRole], wordService: 1, wordPeer: 1, wordSummary: 1}}
 	}
@@ -263,7 +280,7 @@ func (t *tally) endpoint(g *group) string {
 // operation names what was asked for, with few different names.
 func (t *tally) operation(g *group) string {
 	return spanName(func(column string) string {
-		for w, name := range wordColumns {
+		for w, name := range byOperation {
 			if name == column {
 				return t.of(g, w)
 			}
