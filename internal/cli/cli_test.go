@@ -184,6 +184,12 @@ func TestAttach(t *testing.T) {
 	if code != 0 || strings.Count(out, "✗") != 3 || !strings.Contains(errs, "no agent is running") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
+	for _, command := range []string{"services", "traces"} {
+		out, errs, code = run(t, agent, func(term *Terminal) { alone(term); term.Look = 10 * time.Millisecond }, command)
+		if code != 0 || !strings.Contains(out, "shop") || !strings.Contains(errs, "watching without one for 10 ms") {
+			t.Errorf("%s: exit %d\n%s%s", command, code, out, errs)
+		}
+	}
 	failing := Agent{Attach: func(context.Context) (http.RoundTripper, func() error, error) {
 		return nil, nil, errors.New("needs root")
 	}}
@@ -193,8 +199,8 @@ func TestAttach(t *testing.T) {
 	if _, errs, code := run(t, agent, alone, "status"); code != 1 || !strings.Contains(errs, "no agent is running on this host: start one with: ghostlight run") {
 		t.Errorf("exit %d\n%s", code, errs)
 	}
-	if ended != 3 {
-		t.Errorf("%d of 3 agents were ended", ended)
+	if ended != 5 {
+		t.Errorf("%d of 5 agents were ended", ended)
 	}
 	// An agent that was named is not replaced by one of our own.
 	if _, errs, code := run(t, agent, nil, "flows", "--server", "unix:/nonexistent"); code != 1 || !strings.Contains(errs, "no agent answers") {
@@ -233,7 +239,7 @@ func (brokenPipe) Write([]byte) (int, error) {
 
 func TestBrokenPipeIsQuiet(t *testing.T) {
 	server, _ := agentOf(t)
-	for _, args := range [][]string{{"flows"}, {"flows", "-f"}, {"requests"}, {"requests", "-f"}, {"processes"}, {"query", "-o", "json", "select 1"}, {"status"}} {
+	for _, args := range [][]string{{"flows"}, {"flows", "-f"}, {"requests"}, {"requests", "-f"}, {"services"}, {"services", "shop"}, {"traces"}, {"traces", strings.Repeat("1", 32)}, {"processes"}, {"query", "-o", "json", "select 1"}, {"status"}} {
 		_, errs, code := run(t, Agent{}, func(term *Terminal) { term.Out = brokenPipe{} }, append(args, "--server", server)...)
 		if code != 0 || errs != "" {
 			t.Errorf("%v: exit %d\n%s", args, code, errs)

@@ -142,7 +142,9 @@ func (q *question) services(ctx context.Context) error {
 	if err := g.flush(q.out); err != nil {
 		return err
 	}
-	q.out.Flush() // the table comes before what is said of it
+	if err := q.out.Flush(); err != nil { // it comes before what is said of it
+		return err
+	}
 	if silent == len(all.Services) {
 		q.note("no requests match in the last %s", spanText(time.Duration(all.WindowNS)))
 	} else if silent > 0 {
@@ -215,7 +217,9 @@ func (q *question) service(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	q.out.Flush()
+	if err := q.out.Flush(); err != nil { // it comes before what is said of it
+		return err
+	}
 	q.remarkWhole(s.Complete)
 	return nil
 }

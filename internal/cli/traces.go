@@ -86,7 +86,9 @@ func (q *question) traces(ctx context.Context, words []string, order string, las
 	if err := g.flush(q.out); err != nil {
 		return err
 	}
-	q.out.Flush() // the page comes before what is said of it
+	if err := q.out.Flush(); err != nil { // it comes before what is said of it
+		return err
+	}
 	if len(all.Traces) == 0 {
 		q.note("no traces match; a wider time (--since 1d) or fewer filters may find some")
 	}
@@ -161,7 +163,9 @@ func (q *question) trace(ctx context.Context, id string) error {
 	if err := q.waterfall(&t, spans); err != nil {
 		return err
 	}
-	q.out.Flush()
+	if err := q.out.Flush(); err != nil { // it comes before what is said of it
+		return err
+	}
 	if !t.Complete {
 		q.note("not complete: spans are missing, or were not seen whole")
 	}
