@@ -362,7 +362,29 @@ struct cgroup {
 	struct kernfs_node *kn;
 };
 
+/* where a system call's arguments lie */
+struct pt_regs {
+	unsigned long r10, r8, ax, dx, si, di, orig_ax;
+};
+
+struct pt_regs___arm64 {
+	u64 regs[31];
+	u64 orig_x0;
+	s32 syscallno;
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status; /* amd64 */
+};
+
+struct thread_struct {
+	unsigned long fsbase; /* amd64 */
+};
+
 struct task_struct {
+	struct thread_info thread_info;
+	struct thread_struct thread;
 	unsigned int flags;
 	pid_t pid;
 	pid_t tgid;
@@ -483,6 +505,7 @@ struct tcp_sock {
 	__u32 segs_in, segs_out;
 	__u32 data_segs_in, data_segs_out;
 	__u32 snd_una, snd_nxt, write_seq;
+	__u32 rcv_nxt, copied_seq;
 	__u32 snd_wnd, rcv_wnd;
 	__u32 chrono_start;
 	__u32 chrono_stat[3];

@@ -6,8 +6,14 @@ import (
 	"ghostlight/internal/export"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/http1"
+	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/postgresql"
+	"ghostlight/internal/l7/redis"
+	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
+	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
 	"ghostlight/internal/sensor/udp"
@@ -19,11 +25,18 @@ var Exporters = []export.Def{
 }
 
 // Protos is every protocol, in the order of their folders.
-var Protos = []l7.Proto{}
+var Protos = []l7.Proto{
+	http1.Proto,
+	http2.Proto,
+	postgresql.Proto,
+	redis.Proto,
+	websocket.Proto,
+}
 
 // Sensors is every sensor, in the order of their folders.
 var Sensors = []sensor.Def{
 	drop.Sensor,
+	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
 	udp.Sensor,

@@ -41,6 +41,7 @@ type flowRecord struct {
 		WindowLimitedNS int64  `json:"window_limited_ns"`
 		CloseReason     string `json:"close_reason"`
 		ResetReason     string `json:"reset_reason"`
+		ZeroWindows     int64  `json:"zero_windows"`
 		ListenDrops     int64  `json:"listen_drops"`
 		Retransmits     int64
 	}
@@ -172,6 +173,9 @@ func (f *flowRecord) remarks() string {
 	}
 	if f.TCP.Retransmits > 0 {
 		all = append(all, fmt.Sprintf("retransmits %d", f.TCP.Retransmits))
+	}
+	if f.TCP.ZeroWindows > 0 {
+		all = append(all, fmt.Sprintf("zero windows %d", f.TCP.ZeroWindows))
 	}
 	if f.TCP.ListenDrops > 0 {
 		all = append(all, fmt.Sprintf("listen queue overflows %d", f.TCP.ListenDrops))

@@ -70,7 +70,11 @@ func (t *toyConn) line(side l7.Side, s *l7.Stream, line []byte) {
 	t.out.End(c, true)
 }
 
-func (t *toyConn) Missing(side l7.Side, n uint64) { t.lost++; t.ways[side].Lose(); t.ways[side].Found() }
+func (t *toyConn) Missing(side l7.Side, n uint64) {
+	t.lost++
+	t.ways[side].Lose()
+	t.ways[side].Found()
+}
 
 func (t *toyConn) Close() {
 	for _, c := range t.open {

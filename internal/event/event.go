@@ -259,6 +259,7 @@ type TCPInfo struct {
 	RTTNS           int64  // smoothed
 	Retransmits     uint64 // segments, in this interval
 	WindowLimitedNS int64  // time the peer's closed window held us back, in this interval
+	ZeroWindows     uint64 // times our own receive window closed, in this interval
 	ListenDrops     uint64 // listening socket: connections dropped because its queue was full
 }
 

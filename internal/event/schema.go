@@ -46,6 +46,23 @@ type Column struct {
 	Doc    string
 	Int    func(b *Batch, row int) int64
 	Append func(dst []byte, b *Batch, row int) []byte
+	// Text is Append without the copy, for a String column whose cells are
+	// texts already; else nil.
+	Text func(b *Batch, row int) string
+	// Group, if set, tells which rows have no value here, so that they are not
+	// asked for one.
+	Group *Group
+}
+
+// Group is columns that have values in the same rows only: those of one family
+// of requests, for instance.
+type Group struct {
+	Has func(b *Batch, row int) bool
+}
+
+// text returns a column whose cells are texts already.
+func text(name, doc string, get func(b *Batch, row int) string) Column {
+	return Column{Name: name, Type: String, Doc: doc, Text: get, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(b, i)...) }}
 }
 
 // SQLName returns the name in SQL and Parquet.
@@ -65,7 +82,7 @@ func flowInt(name string, t Type, doc string, get func(*Flow) int64) Column {
 }
 
 func flowStr(name, doc string, get func(*Flow) string) Column {
-	return Column{Name: name, Type: String, Doc: doc, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(&b.Flows[i])...) }}
+	return text(name, doc, func(b *Batch, i int) string { return get(&b.Flows[i]) })
 }
 
 func flowAddr(name, doc string, get func(*Flow) netip.Addr) Column {
@@ -100,6 +117,7 @@ var flowColumns = []Column{
 	flowInt("tcp.rtt_min_ns", Duration, "smallest round-trip time the kernel saw", func(f *Flow) int64 { return positive(f.TCP.RTTMinNS) }),
 	flowInt("tcp.rtt_ns", Duration, "smoothed round-trip time", func(f *Flow) int64 { return positive(f.TCP.RTTNS) }),
 	flowInt("tcp.retransmits", Int, "segments sent again in the interval", func(f *Flow) int64 { return tcpCount(f, f.TCP.Retransmits) }),
+	flowInt("tcp.zero_windows", Int, "times in the interval this end closed its receive window because its process did not read; at the other end the wait is window_limited_ns", func(f *Flow) int64 { return tcpCount(f, f.TCP.ZeroWindows) }),
 	flowInt("tcp.window_limited_ns", Duration, "time in the interval the peer's full window held this end back", func(f *Flow) int64 { return positive(f.TCP.WindowLimitedNS) }),
 	flowStr("tcp.close_reason", "fin_sent, fin_received, reset_sent, reset_received, refused, timeout, unreachable, aborted; absent while open", func(f *Flow) string { return f.TCP.CloseReason.String() }),
 	flowStr("tcp.reset_reason", "the kernel's reason for a RST", func(f *Flow) string { return f.TCP.ResetReason }),
@@ -120,7 +138,7 @@ func processInt(name string, t Type, doc string, get func(*Process) int64) Colum
 }
 
 func processStr(name, doc string, get func(*Process) string) Column {
-	return Column{Name: name, Type: String, Doc: doc, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(&b.Processes[i])...) }}
+	return text(name, doc, func(b *Batch, i int) string { return get(&b.Processes[i]) })
 }
 
 var processColumns = []Column{

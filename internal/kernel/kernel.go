@@ -12,14 +12,15 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// Kernel holds what we put into the kernel: the ring that all sensors share
-// and their objects. Close takes it all out.
+// Kernel holds what we put into the kernel: the ring and the maps that sensors
+// share, and their objects. Close takes it all out.
 type Kernel struct {
 	ring *ebpf.Map
 
 	mu      sync.Mutex
 	objects []*Object
-	types   *btf.Cache // the kernel's types, between the first Load and Settle
+	shared  map[string]*ebpf.Map // by name: maps of the first sensor that had them
+	types   *btf.Cache           // the kernel's types, between the first Load and Settle
 }
 
 // DefaultRingBytes holds half a second of records of a busy two-core host. The
@@ -38,7 +39,7 @@ func New(ringBytes uint32) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create the ring (%d bytes; needs root or CAP_BPF and CAP_PERFMON, and Linux 5.8): %w", ringBytes, err)
 	}
-	return &Kernel{ring: ring}, nil
+	return &Kernel{ring: ring, shared: map[string]*ebpf.Map{}}, nil
 }
 
 // kernelTypes returns the kernel's types, read once for all loads.
@@ -169,5 +170,9 @@ func (k *Kernel) Close() error {
 		errs = append(errs, o.Close())
 	}
 	k.objects = nil
+	for name, m := range k.shared {
+		errs = append(errs, m.Close())
+		delete(k.shared, name)
+	}
 	return errors.Join(append(errs, k.ring.Close())...)
 }

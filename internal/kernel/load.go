@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -92,7 +93,7 @@ func (k *Kernel) Load(name string, index uint16, spec *ebpf.CollectionSpec, hook
 	}
 	o := &Object{Name: name, Programs: map[string]*ebpf.Program{}, iters: map[string]*link.Iter{}, roles: map[string]role{}, types: k.kernelTypes()}
 	defer func() { o.types = nil }()
-	if err := o.loadMaps(spec, k.ring); err != nil {
+	if err := o.loadMaps(spec, k); err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", name, errors.Join(err, o.Close()))
 	}
 	for _, h := range hooks {
@@ -120,19 +121,48 @@ func (k *Kernel) constants(spec *ebpf.CollectionSpec, index uint16) error {
 	return nil
 }
 
-func (o *Object) loadMaps(spec *ebpf.CollectionSpec, ring *ebpf.Map) error {
+// sharedPrefix begins the name of a map that all objects with a map of that
+// name share: the first of them makes it, and it stays until the Kernel closes,
+// whichever of them is unloaded.
+const sharedPrefix = "ghost_shared_"
+
+func (o *Object) loadMaps(spec *ebpf.CollectionSpec, k *Kernel) error {
 	only := spec.Copy()
 	clear(only.Programs)
-	opts := ebpf.CollectionOptions{Cache: o.types}
-	if m := only.Maps["ghost_events"]; m != nil {
-		m.MaxEntries = ring.MaxEntries()
-		opts.MapReplacements = map[string]*ebpf.Map{"ghost_events": ring}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	replace := map[string]*ebpf.Map{}
+	if only.Maps["ghost_events"] != nil {
+		replace["ghost_events"] = k.ring
 	}
-	c, err := ebpf.NewCollectionWithOptions(only, opts)
+	for name, m := range k.shared {
+		if only.Maps[name] != nil {
+			replace[name] = m
+		}
+	}
+	for name, m := range replace { // a replacement must have the spec's size
+		only.Maps[name].MaxEntries = m.MaxEntries()
+	}
+	c, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{Cache: o.types, MapReplacements: replace})
 	if err != nil {
 		return fmt.Errorf("create maps: %w", err)
 	}
 	o.Maps, o.Variables = maps.Clone(c.Maps), maps.Clone(c.Variables)
+	return k.share(o.Maps)
+}
+
+// share keeps the maps that are the first of their name. The caller holds mu.
+func (k *Kernel) share(made map[string]*ebpf.Map) error {
+	for name, m := range made {
+		if !strings.HasPrefix(name, sharedPrefix) || k.shared[name] != nil {
+			continue
+		}
+		kept, err := m.Clone()
+		if err != nil {
+			return fmt.Errorf("keep map %s: %w", name, err)
+		}
+		k.shared[name] = kept
+	}
 	return nil
 }
 

@@ -25,9 +25,9 @@ var layers = []struct {
 	level    int
 	patterns []string
 }{
-	{0, []string{"internal/event", "internal/wire", "internal/semconv", "internal/config", "ui", "test/vm/plan"}},
+	{0, []string{"internal/event", "internal/wire", "internal/semconv", "internal/sqltext", "internal/config", "ui", "test/vm/plan"}},
 	{1, []string{"internal/kernel", "internal/l7", "internal/aggregate"}},
-	{2, []string{"internal/sensor", "internal/l7/*", "internal/export", "internal/enrich/*"}},
+	{2, []string{"internal/sensor", "internal/sensor/*/*", "internal/l7/*", "internal/export", "internal/enrich/*"}},
 	{3, []string{"internal/sensor/*", "internal/export/*", "internal/segment"}},
 	{4, []string{"internal/catalog", "internal/enrich", "internal/correlate", "internal/symbol", "internal/store"}},
 	{5, []string{"internal/query"}},

@@ -254,7 +254,9 @@ func Line(c *l7.Call) string {
 		fmt.Fprintf(&b, " trace=%x parent=%x", c.Remote.ID, c.Remote.Parent)
 	}
 	for _, a := range c.Attrs {
-		word(a.Key, a.Value)
+		if !strings.HasSuffix(a.Key, "_ns") {
+			word(a.Key, a.Value)
+		}
 	}
 	if c.Link != 0 {
 		fmt.Fprintf(&b, " link=%d", c.Link)
@@ -263,7 +265,13 @@ func Line(c *l7.Call) string {
 	if c.Complete {
 		b.WriteString(" complete")
 	}
-	fmt.Fprintf(&b, " | from %dms, first byte after %dms, all after %dms, offset %d\n", c.Time/1e6, c.FirstByteNS/1e6, c.DurationNS/1e6, c.Asked.Offset)
+	fmt.Fprintf(&b, " | from %dms, first byte after %dms, all after %dms, offset %d", c.Time/1e6, c.FirstByteNS/1e6, c.DurationNS/1e6, c.Asked.Offset)
+	for _, a := range c.Attrs {
+		if strings.HasSuffix(a.Key, "_ns") {
+			word(a.Key, a.Value)
+		}
+	}
+	b.WriteByte('\n')
 	return b.String()
 }
 

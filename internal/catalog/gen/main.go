@@ -1,5 +1,6 @@
-// Command gen writes catalog_list.go: one line for each folder of
-// internal/sensor, internal/l7 and internal/export.
+// Command gen writes catalog_list.go, one line for each folder of
+// internal/sensor, internal/l7 and internal/export, and the header by which the
+// capturing sensors know the protocols.
 package main
 
 import (
@@ -33,6 +34,13 @@ func main() {
 		log.Fatal("catalog: ", err)
 	}
 	if err := os.WriteFile("catalog_list.go", out, 0o644); err != nil {
+		log.Fatal("catalog: ", err)
+	}
+	header, err := protocols("..")
+	if err != nil {
+		log.Fatal("catalog: ", err)
+	}
+	if err := os.WriteFile("../sensor/l7cap/protocols.h", header, 0o644); err != nil {
 		log.Fatal("catalog: ", err)
 	}
 }

@@ -58,6 +58,26 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
+// BenchmarkRead is a message between two ends that last: a run of the program
+// for each read, which is all that data in flight costs.
+func BenchmarkRead(b *testing.B) {
+	w := begin(b, every(time.Hour))
+	p := connect(b, "127.0.0.1:0", "127.0.0.1")
+	defer p.close()
+	buffer := make([]byte, 100)
+	costs := w.measure(func() {
+		for b.Loop() {
+			_, _ = p.client.Write(buffer)
+			_, _ = io.ReadFull(p.server, buffer)
+		}
+	})
+	for _, c := range costs {
+		if c.Runs >= uint64(b.N) {
+			b.ReportMetric(c.PerRunNS, c.Program+"-ns/run")
+		}
+	}
+}
+
 // BenchmarkSweep is a look at a thousand idle connections.
 func BenchmarkSweep(b *testing.B) {
 	w := begin(b, every(time.Hour))

@@ -52,10 +52,10 @@ var hooks = []kernel.Hook{
 		}},
 	},
 	{
-		What:    "the process that reads an accepted connection",
-		Without: "the worker: accepted connections belong to the process that listens",
+		What:    "reads: the process that serves, and receive windows that were closed",
+		Without: "the worker: accepted connections belong to the process that listens; and zero windows, save those that last",
 		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_rcv_space_adjust", Program: "tcp_first_read", Repeats: true, // at the next read, or the close
+			Name: "tp_btf tcp_rcv_space_adjust", Program: "tcp_read", Repeats: true, // at the next read, or the close
 			Needs: []*kernel.Probe{kernel.HaveTpBTF},
 		}},
 	},

@@ -23,6 +23,7 @@ func total(flows []event.Flow) (sum event.Flow) {
 		sum.Received.Packets += f.Received.Packets
 		sum.TCP.Retransmits += f.TCP.Retransmits
 		sum.TCP.WindowLimitedNS += f.TCP.WindowLimitedNS
+		sum.TCP.ZeroWindows += f.TCP.ZeroWindows
 		sum.Direction, sum.TCP.RTTNS, sum.TCP.RTTMinNS = f.Direction, f.TCP.RTTNS, f.TCP.RTTMinNS
 	}
 	return sum

@@ -4,7 +4,8 @@
  * Connections, from SYN to the end of the socket.
  *
  *	inet_sock_set_state  -> begin, established, first FIN, error at CLOSE
- *	tcp_rcv_space_adjust -> whose the server's end is: its first reader
+ *	tcp_rcv_space_adjust -> whose the server's end is: its first reader; and
+ *	                        windows that were closed until now
  *	tcp_{send,receive}_reset
  *	tcp_destroy_sock     -> struct flow, the last one: a RST that we send comes
  *	                        after CLOSE and before this
@@ -74,6 +75,7 @@ struct flow {
 	__u32 received_packets;
 	__u32 retransmits;
 	__u32 limited_jiffies; /* the peer's window was closed */
+	__u32 zero_windows;    /* times that our own closed */
 	__u32 rtt_us;
 	__u32 rtt_min_us;
 	__u32 listen_drops;
@@ -88,7 +90,7 @@ struct flow {
 	__u16 error;  /* sk_err at CLOSE */
 	__s16 reset;  /* enum sk_rst_reason, -1 if the kernel does not say */
 	__u8 state;
-	__u8 reserved[5];
+	__u8 reserved;
 };
 _Static_assert(sizeof(struct flow) == 168, "struct flow is decoded in Go");
 
@@ -105,7 +107,9 @@ struct totals {
 	__u32 segs_out, segs_in;
 	__u32 retransmits;
 	__u32 limited_jiffies;
+	__u32 zero_windows;
 	__u32 rtt_us, rtt_min_us;
+	__u32 reserved;
 };
 
 struct tuple {
@@ -129,11 +133,13 @@ struct conn {
 	__u64 begun; /* SYN, accept or first sight; 0: not filled in yet */
 	__u64 established;
 	__u64 until;            /* end of the last record */
+	__u64 zero_at;          /* bytes received when the window that was counted last closed */
 	struct totals reported; /* sum of the records so far */
 	struct totals last;     /* at CLOSE: tcp_disconnect() clears the socket's own */
 	struct tuple tuple;     /* at CLOSE the socket forgets it */
 	__u32 peer_pid;
 	__u32 drops; /* listener: reported so far */
+	__u32 zero_windows;
 	__u16 flags;
 	__u16 error;
 	__s16 reset;
@@ -142,7 +148,7 @@ struct conn {
 	__u8 ended; /* the final record is out */
 	__u8 seen;  /* some record is out */
 	__u8 state; /* the change that was dealt with last */
-	__u8 reserved[5];
+	__u8 reserved;
 };
 
 /*
@@ -267,7 +273,47 @@ static __always_inline void read_bytes(struct totals *t, struct tcp_sock *tp, bo
 	t->received = received - (fin && received);
 }
 
-static __always_inline void read_totals(struct totals *t, struct tcp_sock *tp, bool loose, const bool probe)
+/*
+ * A receive window that is closed (tcp_select_window() made rcv_wnd 0) lets no
+ * data in, so that the bytes received until then name this closing. A FIN may
+ * still come, and counts as one byte. A read makes room, and meets us before
+ * the ACK that says so: there, and at CLOSE, each closing is counted, under the
+ * socket's lock.
+ * Who looks in between adds the one that lasts.
+ */
+static __always_inline bool is_new_zero(const struct conn *c, __u64 at)
+{
+	return at - c->zero_at > 1;
+}
+
+static __always_inline void count_zero_window(struct conn *c, struct tcp_sock *tp)
+{
+	__u64 at = tp->bytes_received;
+
+	if (tp->rcv_wnd || !is_new_zero(c, at))
+		return;
+	c->zero_at = at;
+	barrier(); /* a sweep may miss this one for now, but not have it twice */
+	c->zero_windows++;
+}
+
+static __always_inline __u32 read_zero_windows(const struct conn *c, struct tcp_sock *tp, const bool probe)
+{
+	__u32 counted = c->zero_windows;
+	__u64 at;
+
+	barrier();
+	at = READ(tp, bytes_received);
+	barrier();
+	if (READ(tp, rcv_wnd))
+		return counted;
+	barrier();
+	if (READ(tp, bytes_received) != at) /* it was opened meanwhile */
+		return counted;
+	return counted + is_new_zero(c, at);
+}
+
+static __always_inline void read_totals(struct totals *t, const struct conn *c, struct tcp_sock *tp, bool loose, const bool probe)
 {
 	__u32 type;
 
@@ -283,6 +329,8 @@ static __always_inline void read_totals(struct totals *t, struct tcp_sock *tp, b
 	type = probe ? BPF_CORE_READ_BITFIELD_PROBED(tp, chrono_type) : BPF_CORE_READ_BITFIELD(tp, chrono_type);
 	if (type == 2)
 		t->limited_jiffies += (__u32)bpf_jiffies64() - READ(tp, chrono_start);
+	t->zero_windows = read_zero_windows(c, tp, probe);
+	t->reserved = 0;
 }
 
 static __always_inline void put4(__u8 *to, __be32 a)
@@ -411,6 +459,8 @@ static __always_inline void begin(struct conn *c, struct tcp_sock *tp, __u16 fla
 	c->named = 0;
 	c->seen = 0;
 	c->ended = 0;
+	c->zero_windows = 0;
+	c->zero_at = 0;
 	__builtin_memset(&c->reported, 0, sizeof(c->reported));
 	c->begun = bpf_ktime_get_ns();
 	c->until = c->begun;
@@ -515,12 +565,14 @@ static __always_inline void tell(struct flow *f, struct conn *c, const struct to
 	f->received_packets = grown32(t->segs_in, r->segs_in);
 	f->retransmits = grown32(t->retransmits, r->retransmits);
 	f->limited_jiffies = grown32(t->limited_jiffies, r->limited_jiffies);
+	f->zero_windows = grown32(t->zero_windows, r->zero_windows);
 	r->sent += f->sent_bytes;
 	r->received += f->received_bytes;
 	r->segs_out += f->sent_packets;
 	r->segs_in += f->received_packets;
 	r->retransmits += f->retransmits;
 	r->limited_jiffies += f->limited_jiffies;
+	r->zero_windows += f->zero_windows;
 	c->until = f->h.ktime;
 	c->seen = 1;
 }
@@ -544,7 +596,7 @@ static __always_inline void describe(struct flow *f, const struct conn *c, const
 	f->error = c->error;
 	f->reset = c->reset;
 	f->state = state;
-	__builtin_memset(f->reserved, 0, sizeof(f->reserved));
+	f->reserved = 0;
 }
 
 static __always_inline void lock(struct conn *c)
@@ -635,6 +687,7 @@ static __always_inline void emit_drops(struct conn *c, __u32 drops)
 	f->received_packets = 0;
 	f->retransmits = 0;
 	f->limited_jiffies = 0;
+	f->zero_windows = 0;
 	ghost_submit(f);
 }
 
@@ -723,7 +776,7 @@ static __always_inline void finish(struct conn *c, struct tcp_sock *tp)
 		c->ended = 1;
 		return;
 	}
-	read_totals(&t, tp, false, false);
+	read_totals(&t, c, tp, false, false);
 	if (c->flags & CLOSED)
 		last_totals(&t, c);
 	if (c->flags & CONNECTED)
@@ -833,7 +886,8 @@ static __always_inline void on_close(struct conn *c, struct tcp_sock *tp)
 		forget_listener(c);
 		return;
 	}
-	read_totals(&c->last, tp, false, false);
+	count_zero_window(c, tp); /* the socket let go of what it held: a RST says so next */
+	read_totals(&c->last, c, tp, false, false);
 	c->error = tp->SK.sk_err;
 	if (!c->named) {
 		name(c, tp, false);
@@ -955,7 +1009,7 @@ int tcp_send_reset(__u64 *ctx)
 		return 0;
 	on_reset(c, SENT_RESET, reason);
 	if (c->flags & CLOSED) /* before tcp_disconnect() clears the counters */
-		read_totals(&c->last, tp, false, false);
+		read_totals(&c->last, c, tp, false, false);
 	return 0;
 }
 
@@ -970,20 +1024,23 @@ int BPF_PROG(tcp_recv_reset, struct sock *sk)
 	return 0;
 }
 
-/* ---- whose is it ---- */
+/* ---- reads ---- */
 
 /* Runs whenever a process takes data out of a socket. The first one to read is
  * the server: a listener's owner may be the parent of a hundred workers. */
 SEC("tp_btf/tcp_rcv_space_adjust")
-int BPF_PROG(tcp_first_read, struct sock *sk)
+int BPF_PROG(tcp_read, struct sock *sk)
 {
 	struct conn *c = conn_of(sk);
 	struct tcp_sock *tp;
 
-	if (!c || c->rank == OWNER || !c->begun)
+	if (!c || !c->begun)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp || !in_process(tp))
+	if (!tp)
+		return 0;
+	count_zero_window(c, tp);
+	if (c->rank == OWNER || !in_process(tp))
 		return 0;
 	claim(c, OWNER);
 	meet(c);
@@ -1073,7 +1130,7 @@ static __always_inline void sweep(struct conn *c, struct tcp_sock *tp)
 	 * after that has moved on, and what was read is not its last. */
 	closed = c->flags & CLOSED;
 	barrier();
-	read_totals(&t, tp, true, true);
+	read_totals(&t, c, tp, true, true);
 	if (closed)
 		last_totals(&t, c);
 	if (!c->named)

@@ -21,7 +21,7 @@ import (
 // Sensor is the tcp sensor.
 var Sensor = sensor.Def{
 	Name:  "tcp",
-	Doc:   "TCP connections: both ends, bytes, packets, latency, retransmits and why they ended",
+	Doc:   "TCP connections: both ends, bytes, packets, latency, retransmits, zero windows and why they ended",
 	Emits: []event.Kind{event.KindFlow},
 	Hooks: hooks,
 	New:   open,
@@ -189,6 +189,7 @@ func (in *instance) fill(f *event.Flow, r *tcpFlow) {
 		RTTNS:           int64(r.RttUs) * 1000,
 		Retransmits:     uint64(r.Retransmits),
 		WindowLimitedNS: int64(r.LimitedJiffies) * in.tick,
+		ZeroWindows:     uint64(r.ZeroWindows),
 		ListenDrops:     uint64(r.ListenDrops),
 	}
 	if r.State == listen {

@@ -25,6 +25,7 @@ type tcpConn struct {
 	Begun       uint64
 	Established uint64
 	Until       uint64
+	ZeroAt      uint64
 	Reported    struct {
 		_              structs.HostLayout
 		Sent           uint64
@@ -33,8 +34,10 @@ type tcpConn struct {
 		SegsIn         uint32
 		Retransmits    uint32
 		LimitedJiffies uint32
+		ZeroWindows    uint32
 		RttUs          uint32
 		RttMinUs       uint32
+		Reserved       uint32
 	}
 	Last struct {
 		_              structs.HostLayout
@@ -44,21 +47,24 @@ type tcpConn struct {
 		SegsIn         uint32
 		Retransmits    uint32
 		LimitedJiffies uint32
+		ZeroWindows    uint32
 		RttUs          uint32
 		RttMinUs       uint32
+		Reserved       uint32
 	}
-	Tuple    tcpTuple
-	PeerPid  uint32
-	Drops    uint32
-	Flags    uint16
-	Error    uint16
-	Reset    int16
-	Rank     uint8
-	Named    uint8
-	Ended    uint8
-	Seen     uint8
-	State    uint8
-	Reserved [5]uint8
+	Tuple       tcpTuple
+	PeerPid     uint32
+	Drops       uint32
+	ZeroWindows uint32
+	Flags       uint16
+	Error       uint16
+	Reset       int16
+	Rank        uint8
+	Named       uint8
+	Ended       uint8
+	Seen        uint8
+	State       uint8
+	Reserved    uint8
 }
 
 type tcpEnds struct {
@@ -91,6 +97,7 @@ type tcpFlow struct {
 	ReceivedPackets uint32
 	Retransmits     uint32
 	LimitedJiffies  uint32
+	ZeroWindows     uint32
 	RttUs           uint32
 	RttMinUs        uint32
 	ListenDrops     uint32
@@ -105,7 +112,7 @@ type tcpFlow struct {
 	Error           uint16
 	Reset           int16
 	State           uint8
-	Reserved        [5]uint8
+	Reserved        uint8
 }
 
 type tcpFlowFlag uint32
@@ -167,8 +174,8 @@ const (
 	tcpMapOwnerByAddress    = "owner_by_address"
 	tcpProgTcpDestroy       = "tcp_destroy"
 	tcpProgTcpFileOld       = "tcp_file_old"
-	tcpProgTcpFirstRead     = "tcp_first_read"
 	tcpProgTcpIter          = "tcp_iter"
+	tcpProgTcpRead          = "tcp_read"
 	tcpProgTcpRecvReset     = "tcp_recv_reset"
 	tcpProgTcpSendReset     = "tcp_send_reset"
 	tcpProgTcpSetState      = "tcp_set_state"
@@ -228,8 +235,8 @@ type tcpSpecs struct {
 type tcpProgramSpecs struct {
 	TcpDestroy   *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
 	TcpFileOld   *ebpf.ProgramSpec `ebpf:"tcp_file_old"`
-	TcpFirstRead *ebpf.ProgramSpec `ebpf:"tcp_first_read"`
 	TcpIter      *ebpf.ProgramSpec `ebpf:"tcp_iter"`
+	TcpRead      *ebpf.ProgramSpec `ebpf:"tcp_read"`
 	TcpRecvReset *ebpf.ProgramSpec `ebpf:"tcp_recv_reset"`
 	TcpSendReset *ebpf.ProgramSpec `ebpf:"tcp_send_reset"`
 	TcpSetState  *ebpf.ProgramSpec `ebpf:"tcp_set_state"`
@@ -320,8 +327,8 @@ type tcpVariables struct {
 type tcpPrograms struct {
 	TcpDestroy   *ebpf.Program `ebpf:"tcp_destroy"`
 	TcpFileOld   *ebpf.Program `ebpf:"tcp_file_old"`
-	TcpFirstRead *ebpf.Program `ebpf:"tcp_first_read"`
 	TcpIter      *ebpf.Program `ebpf:"tcp_iter"`
+	TcpRead      *ebpf.Program `ebpf:"tcp_read"`
 	TcpRecvReset *ebpf.Program `ebpf:"tcp_recv_reset"`
 	TcpSendReset *ebpf.Program `ebpf:"tcp_send_reset"`
 	TcpSetState  *ebpf.Program `ebpf:"tcp_set_state"`
@@ -335,8 +342,8 @@ func (p *tcpPrograms) Close() error {
 	return _TcpClose(
 		p.TcpDestroy,
 		p.TcpFileOld,
-		p.TcpFirstRead,
 		p.TcpIter,
+		p.TcpRead,
 		p.TcpRecvReset,
 		p.TcpSendReset,
 		p.TcpSetState,

@@ -89,7 +89,7 @@ func TestDecode(t *testing.T) {
 	r := &tcpFlow{
 		Since: 100, Id: 7, Cgroup: 8, ConnectNs: 9,
 		SentBytes: 1 << 40, ReceivedBytes: 2, SentPackets: 3, ReceivedPackets: 4,
-		Retransmits: 5, LimitedJiffies: 6, RttUs: 70, RttMinUs: 60, ListenDrops: 11,
+		Retransmits: 5, LimitedJiffies: 6, ZeroWindows: 15, RttUs: 70, RttMinUs: 60, ListenDrops: 11,
 		Pid: 12, PeerPid: 13, Netns: 14,
 		Source:      netip.MustParseAddr("::ffff:10.0.0.1").As16(),
 		Destination: netip.MustParseAddr("2001:db8::1").As16(),
@@ -108,7 +108,7 @@ func TestDecode(t *testing.T) {
 		Sent: event.Count{Bytes: 1 << 40, Packets: 3}, Received: event.Count{Bytes: 2, Packets: 4},
 		TCP: event.TCPInfo{
 			State: 7, CloseReason: event.ResetSent, ResetReason: "no_socket", ConnectNS: 9,
-			RTTMinNS: 60_000, RTTNS: 70_000, Retransmits: 5, WindowLimitedNS: 24_000_000, ListenDrops: 11,
+			RTTMinNS: 60_000, RTTNS: 70_000, Retransmits: 5, WindowLimitedNS: 24_000_000, ZeroWindows: 15, ListenDrops: 11,
 		},
 	}
 	if !reflect.DeepEqual(b.Flows[0], want) {

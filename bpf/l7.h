@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * What the capturing sensors share: what is known of a connection, the record
+ * of bytes that were moved, and how such a record is made.
+ *
+ *	l7_find/l7_make(socket) -> struct l7_conn -> l7_emit(...) -> struct l7_chunk
+ *
+ * event.Chunk is what the record becomes in user space.
+ */
+#pragma once
+
+#include "ghost.h"
+#include <bpf/bpf_endian.h>
+
+/* How many bytes of a way's beginning protocols are told by. */
+#define L7_HEAD 32
+/* iovecs of one call that are looked at. */
+#define L7_IOVECS 8
+/* The most that is captured of one call. */
+#define L7_MOST 16384
+
+enum l7_way { L7_RECEIVED, L7_SENT };
+
+enum l7_state {
+	L7_UNDECIDED, /* nobody knows yet whose bytes these are */
+	L7_KNOWN,     /* conn.proto says it */
+	L7_NONE,      /* no protocol of ours: nothing is done any more */
+	L7_TLS,       /* encrypted: another sensor may see the plain bytes */
+};
+
+enum l7_flag {
+	L7_FLAG_SENT = 1 << 0,
+	L7_FLAG_PLAIN = 1 << 1,  /* plaintext of an encrypted connection */
+	L7_FLAG_CLOSED = 1 << 2, /* nothing was moved: the connection is gone */
+};
+
+enum l7_type { L7_CHUNK = 1 };
+
+/* Who speaks with whom. An address is 16 bytes; IPv4 is ::ffff:a.b.c.d. */
+struct l7_ends {
+	__u64 conn; /* socket cookie */
+	__u8 local[16];
+	__u8 remote[16];
+	__u32 netns;
+	__be16 local_port;
+	__be16 remote_port;
+};
+
+/* Bytes that one call moved: those that were captured follow. */
+struct l7_chunk {
+	struct ghost_hdr h;
+	struct l7_ends ends;
+	__u64 ready;
+	__u64 offset;
+	__u64 goroutine;
+	__u64 waker;
+	__u32 seq;
+	__u32 len;      /* bytes that were moved */
+	__u16 captured; /* of them, behind this */
+	__u8 flags;     /* enum l7_flag */
+	__u8 proto;     /* index in the catalogue plus one */
+	__u8 transport; /* IP protocol; 0 is a Unix socket */
+	__u8 reserved[3];
+};
+_Static_assert(sizeof(struct l7_chunk) == 128, "struct l7_chunk is decoded in Go");
+
+/* What is known of a socket. The hooks of one way follow each other; those of
+ * both may run at once, and what they share is only ever wrong by a moment. */
+struct l7_conn {
+	struct l7_ends ends;
+	__u64 offset[2]; /* bytes moved so far, by way */
+	__u64 ready;     /* when the first unread byte came; 0: none, or unknown */
+	__u64 head_ready;
+	__u64 go_checked; /* when go_tgid was looked up */
+	__u32 go_tgid;
+	__s16 goid_offset; /* in runtime.g; 0: not Go */
+	__s16 g_offset;    /* of g from the thread pointer */
+	__u32 next[2];     /* TCP sequence number after the last call, by way: what its twin finds done */
+	__u32 turn;        /* bytes captured until the direction changes; 0 is no limit */
+	__u32 left;        /* of them */
+	__u32 entry_tid;   /* sendmmsg, recvmmsg: who is at which entry */
+	__u32 entry;
+	__u16 capture[2]; /* of a call, by way */
+	__u8 state;       /* enum l7_state */
+	__u8 proto;
+	__u8 tries;
+	__u8 way; /* of the last bytes */
+	__u8 transport;
+	__u8 named;
+	__u8 head_len[2];
+	__u32 reserved;
+	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
+};
+
+/* Keeps the types that user space needs in the object's BTF. */
+const struct l7_chunk *const l7_chunk_twin __attribute__((unused));
+const enum l7_flag *const l7_flag_twin __attribute__((unused));
+const enum l7_type *const l7_type_twin __attribute__((unused));
+
+/* Socket -> what is known of it. Made at the first bytes, gone with the socket.
+ * Shared by all capturing sensors. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct l7_conn);
+} ghost_shared_l7_conns SEC(".maps");
+
+struct go_proc {
+	__s16 goid_offset; /* in runtime.g */
+	__s16 g_offset;    /* of the slot that holds g, from the thread pointer: -8 */
+};
+
+/* Process (tgid) -> where its goroutine ids are. User space writes and deletes;
+ * what does not fit has no goroutine ids. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct go_proc);
+} ghost_shared_go_procs SEC(".maps");
+
+volatile const bool l7_arm64; /* written by user space */
+
+/* Hides a bound from the compiler, so that it keeps the check the verifier wants. */
+#define l7_hide(x) asm volatile("" : "+r"(x))
+
+/* ---- whose bytes: goroutines ---- */
+
+#define L7_GO_RECHECK 1000000000ULL
+
+/* l7_goroutine returns the id of the running goroutine, 0 outside of Go. The
+ * process is looked up once a second, not with each call. */
+static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct *task, __u64 now)
+{
+	__u32 tgid = task->tgid;
+	__u64 g = 0, id = 0;
+	unsigned long base;
+
+	if (c->go_tgid != tgid || now - c->go_checked > L7_GO_RECHECK) {
+		struct go_proc *p = bpf_map_lookup_elem(&ghost_shared_go_procs, &tgid);
+
+		c->go_tgid = tgid;
+		c->go_checked = now;
+		c->goid_offset = p ? p->goid_offset : 0;
+		c->g_offset = p ? p->g_offset : 0;
+	}
+	if (!c->goid_offset)
+		return 0;
+	if (l7_arm64) {
+		g = ((struct pt_regs___arm64 *)bpf_task_pt_regs(task))->regs[28];
+	} else {
+		base = task->thread.fsbase;
+		bpf_probe_read_user(&g, sizeof(g), (void *)(base + c->g_offset));
+	}
+	if (g)
+		bpf_probe_read_user(&id, sizeof(id), (void *)(g + c->goid_offset));
+	return id;
+}
+
+/* ---- where the bytes are ---- */
+
+struct l7_iovec {
+	__u64 base;
+	__u64 len;
+};
+
+/* User memory, flat or of several pieces. */
+struct l7_source {
+	__u64 base;  /* flat: the bytes. Else the first struct l7_iovec */
+	__u64 name;  /* of a datagram sent: whom to, 0 if not told */
+	__u32 count; /* 0: flat */
+	bool known;
+};
+
+/* l7_forget copies a struct so that the verifier knows nothing of its values any
+ * more: it then looks at what follows once, not for each way to get there. */
+#define l7_forget(to, from) bpf_probe_read_kernel(to, sizeof(*(to)), from)
+
+/* l7_gather copies what fits between off and want to dst. dst must have room
+ * for twice cap, as the verifier adds up the greatest of both. */
+static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap)
+{
+	struct l7_iovec v;
+	__u32 len;
+
+	if (!s->known)
+		return off;
+	for (int i = 0; i < L7_IOVECS; i++) {
+		if (off >= want)
+			break;
+		if (s->count) {
+			if (i >= s->count || bpf_probe_read_user(&v, sizeof(v), (void *)(s->base + i * sizeof(v))))
+				break;
+		} else {
+			if (i)
+				break;
+			v.base = s->base;
+			v.len = want;
+		}
+		len = want - off;
+		if (v.len < len)
+			len = v.len;
+		l7_hide(len);
+		l7_hide(off);
+		if (len > cap || off > cap)
+			break;
+		if (bpf_probe_read_user(dst + off, len, (void *)v.base))
+			break;
+		off += len;
+		/* Never changes it, but for the verifier: the least it can be becomes 0
+		 * again, and what comes next has been looked at already. */
+		l7_hide(off);
+		off &= 2 * cap - 1;
+	}
+	return off;
+}
+
+/* ---- the record ---- */
+
+static __always_inline __u8 *l7_data(struct l7_chunk *e)
+{
+	return (__u8 *)(e + 1);
+}
+
+/* What is the same whatever the size of a record. */
+struct l7_moved {
+	__u64 ready;
+	__u64 offset;
+	__u64 goroutine;
+	__u32 seq;
+	__u32 len;
+	__u32 want; /* bytes to capture */
+	__u32 had;  /* of them, in the connection's head already */
+	__u8 flags;
+};
+
+static __always_inline void l7_fill(struct l7_chunk *e, const struct l7_conn *c, const struct l7_moved *m)
+{
+	ghost_stamp(&e->h, L7_CHUNK);
+	e->ends = c->ends;
+	e->ready = m->ready;
+	e->offset = m->offset;
+	e->goroutine = m->goroutine;
+	e->waker = 0;
+	e->seq = m->seq;
+	e->len = m->len;
+	e->captured = 0;
+	e->flags = m->flags;
+	e->proto = c->proto;
+	e->transport = c->transport;
+	e->reserved[0] = 0;
+	e->reserved[1] = 0;
+	e->reserved[2] = 0;
+}
+
+static __always_inline struct l7_chunk *l7_reserve(const __u32 room)
+{
+	struct l7_chunk *e = bpf_ringbuf_reserve(&ghost_events, sizeof(*e) + room, 0);
+
+	if (!e)
+		ghost_count_lost();
+	return e;
+}
+
+static __noinline void l7_emit_none(const struct l7_conn *c, const struct l7_moved *m)
+{
+	struct l7_chunk *e = l7_reserve(0);
+
+	if (!e)
+		return;
+	l7_fill(e, c, m);
+	ghost_submit(e);
+}
+
+/* The common case: one piece, nothing before it. */
+static __always_inline void l7_emit_flat(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
+{
+	struct l7_chunk *e = l7_reserve(cap);
+	__u32 n = m->want;
+
+	if (!e)
+		return;
+	l7_fill(e, c, m);
+	l7_hide(n);
+	if (n <= cap && !bpf_probe_read_user(l7_data(e), n, (void *)s->base))
+		e->captured = n;
+	ghost_submit(e);
+}
+
+/* Several pieces, or bytes that came before. */
+static __always_inline void l7_emit_pieces(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
+{
+	struct l7_chunk *e = l7_reserve(2 * cap);
+	__u32 had = m->had;
+
+	if (!e)
+		return;
+	l7_fill(e, c, m);
+	l7_hide(had);
+	if (had) {
+		const __u64 *from = (const __u64 *)c->head[m->flags & L7_FLAG_SENT];
+		__u64 *to = (__u64 *)l7_data(e);
+
+		to[0] = from[0];
+		to[1] = from[1];
+		to[2] = from[2];
+		to[3] = from[3];
+	}
+	e->captured = l7_gather(l7_data(e), had, s, m->want, cap);
+	ghost_submit(e);
+}
+
+static __noinline void l7_emit_several(const struct l7_conn *c, const struct l7_moved *moved, const struct l7_source *source)
+{
+	struct l7_source s;
+	struct l7_moved m;
+
+	l7_forget(&s, source);
+	l7_forget(&m, moved);
+	if (m.had > L7_HEAD)
+		return;
+	if (m.want <= 512)
+		l7_emit_pieces(c, &m, &s, 512);
+	else if (m.want <= 4096)
+		l7_emit_pieces(c, &m, &s, 4096);
+	else
+		l7_emit_pieces(c, &m, &s, 16384);
+}
+
+/* l7_emit makes a record of the smallest size that takes what is wanted: the
+ * kernel wants to know the size of a record when it verifies the program. */
+static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s)
+{
+	__u32 n = m->want;
+
+	if (!n || !(s->known || m->had))
+		l7_emit_none(c, m);
+	else if (s->count || m->had)
+		l7_emit_several(c, m, s);
+	else if (n <= 128)
+		l7_emit_flat(c, m, s, 128);
+	else if (n <= 512)
+		l7_emit_flat(c, m, s, 512);
+	else if (n <= 1024)
+		l7_emit_flat(c, m, s, 1024);
+	else if (n <= 4096)
+		l7_emit_flat(c, m, s, 4096);
+	else
+		l7_emit_flat(c, m, s, 16384);
+}
