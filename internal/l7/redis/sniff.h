@@ -2,11 +2,10 @@
 /* The kernel's twin of sniff.go, more generous: it does not know the commands. */
 
 /* Pipelines put many commands into one write, and each has its length before it:
- * what is not captured is not seen. Answers that are not captured are counted, but
- * in a pipeline nobody knows which is whose. */
-#define REDIS_CAPTURE_ASKS 16384
+ * a hundred small ones are seen. More would fill the ring with large values. */
+#define REDIS_CAPTURE_ASKS 4096
 #define REDIS_CAPTURE_ANSWERS 4096
-#define REDIS_CAPTURE_TURN 49152
+#define REDIS_CAPTURE_TURN 16384
 
 static __always_inline int redis_digit(__u8 c)
 {
