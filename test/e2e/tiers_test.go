@@ -33,7 +33,7 @@ func newTiers(t *testing.T) *tiers {
 	database, cache, shop, gateway := postgres(t), freePort(t), freePort(t), freePort(t)
 	p.host(t, "gle-cache", nil, "/usr/bin/redis-server", "--port", cache, "--bind", "127.0.0.1", "--save", "")
 	listening(t, cache)
-	background(t, "python3", "testdata/shop.py", shop, "host=127.0.0.1 user=postgres port="+database, cache)
+	background(t, "/usr/bin/python3", "testdata/shop.py", shop, "host=127.0.0.1 user=postgres port="+database, cache)
 	listening(t, shop)
 	binary := filepath.Join(dir, "gateway")
 	build := exec.Command("go", "build", "-o", binary, "./gateway")
