@@ -14,8 +14,9 @@
 
 /* How many bytes of a way's beginning protocols are told by. */
 #define L7_HEAD 32
-/* iovecs of one call that are looked at. */
+/* iovecs of one call that are looked at, and for its first bytes. */
 #define L7_IOVECS 8
+#define L7_HEAD_IOVECS 4
 /* The most that is captured of one call. */
 #define L7_MOST 16384
 
@@ -246,14 +247,14 @@ struct l7_source {
 
 /* l7_gather copies what fits between off and want to dst. dst must have room
  * for twice cap, as the verifier adds up the greatest of both. */
-static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap)
+static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap, const int most)
 {
 	struct l7_iovec v;
 	__u32 len;
 
 	if (!s->known)
 		return off;
-	for (int i = 0; i < L7_IOVECS; i++) {
+	for (int i = 0; i < most; i++) {
 		if (off >= want)
 			break;
 		if (s->count) {
@@ -374,7 +375,7 @@ static __always_inline void l7_emit_pieces(const struct l7_conn *c, const struct
 		to[2] = from[2];
 		to[3] = from[3];
 	}
-	e->captured = l7_gather(l7_data(e), had, s, m->want, cap);
+	e->captured = l7_gather(l7_data(e), had, s, m->want, cap, L7_IOVECS);
 	ghost_submit(e);
 }
 

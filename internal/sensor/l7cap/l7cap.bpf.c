@@ -362,7 +362,7 @@ static __noinline void begin_of(struct head *h, const __u8 *before, __u32 had, c
 		return;
 	if (had && before)
 		copy_head(w.p, before);
-	n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD);
+	n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD, L7_HEAD_IOVECS);
 	l7_forget(&h->n, &n);
 	bpf_probe_read_kernel(h->p, L7_HEAD, w.p); /* as l7_forget */
 	if (h->n > L7_HEAD)

@@ -123,7 +123,7 @@ func (p *uringParams) cqes() uint32 { return p.cq.dropped }
 func TestUring(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{tier: tier})
+			w := begin(t, mode{tier: tier, unix: true})
 			for _, ops := range []struct {
 				name       string
 				recv, send uint8
