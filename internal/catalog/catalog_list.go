@@ -8,6 +8,7 @@ import (
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
 	"ghostlight/internal/l7/websocket"
@@ -28,6 +29,7 @@ var Exporters = []export.Def{
 var Protos = []l7.Proto{
 	http1.Proto,
 	http2.Proto,
+	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,
 	websocket.Proto,
