@@ -33,6 +33,14 @@ var hooks = []kernel.Hook{
 	olderUnix("files sent over Unix sockets", "fexit unix_stream_sendpage", "l7cap_x_pageu"),
 	olderUnix("bytes received over Unix sockets", "fexit unix_stream_recvmsg", "l7cap_x_recvu"),
 	{
+		What:    "bytes that io_uring moves",
+		Without: "requests of programs that serve them by io_uring",
+		Tiers: []kernel.Tier{
+			{Name: "tp_btf io_uring_complete", Program: "l7cap_uring", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
+			{Name: "tp_btf io_uring_complete of Linux 5.19", Program: "l7cap_uring_7", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
+		},
+	},
+	{
 		What:    "bytes that can be read",
 		Without: "how long requests wait in the socket",
 		Tiers: []kernel.Tier{
