@@ -5,6 +5,7 @@
  *
  *	sock_send_length, sock_recv_length -> whose connection? -> struct l7_chunk
  *	sk_data_ready                      -> when the first unread byte came
+ *	recvmsg4, recvmsg6                 -> whom a datagram came from
  *	tcp_destroy_sock                   -> the end of a connection that was told of
  *
  * The first bytes decide what a connection speaks. What speaks nothing we know
@@ -89,8 +90,35 @@ struct sockaddr {
 	struct in6_addr v6;
 };
 
-/* name_peer tells whom a datagram goes to. Whom one came from is not known when
- * its socket is not connected: the kernel writes that to the process later. */
+/* Datagram socket that is not connected -> whom the datagram came from that a
+ * task takes from it right now. Written just before the hook of what was
+ * received, which takes it; gone with the socket. */
+struct sender {
+	__u8 addr[16];
+	__be16 port;
+	__u16 reserved;
+	__u32 tid;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sender);
+} l7_senders SEC(".maps");
+
+/* name_sender tells whom a datagram came from, if its reader asked for that. */
+static __always_inline void name_sender(struct l7_ends *e, struct sock *sk, __u32 tid)
+{
+	struct sender *from = bpf_sk_storage_get(&l7_senders, sk, 0, 0);
+
+	if (!from || from->tid != tid)
+		return;
+	from->tid = 0;
+	__builtin_memcpy(e->remote, from->addr, sizeof(e->remote));
+	e->remote_port = from->port;
+}
+
+/* name_peer tells whom a datagram goes to. */
 static __always_inline void name_peer(struct l7_ends *e, __u64 user)
 {
 	struct sockaddr a = {};
@@ -510,6 +538,8 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 		name(&c->ends, sk);
 		if (sent && s.name)
 			name_peer(&c->ends, s.name);
+		if (!sent && !c->ends.remote_port)
+			name_sender(&c->ends, sk, task->pid);
 	}
 	m.flags = sent ? L7_FLAG_SENT : 0;
 	m.len = ret + m.had;
@@ -566,6 +596,57 @@ int l7cap_ready(__u64 *ctx)
 	if (c && c->state <= L7_KNOWN && !c->ready)
 		c->ready = bpf_ktime_get_ns();
 	return 0;
+}
+
+/* ---- whom datagrams come from ---- */
+
+enum { READ = 1 }; /* the only thing such a program may say */
+
+/* sender returns where to write down who sent what a socket's reader is about
+ * to get, 0 if nobody wants to know. */
+static __always_inline struct sender *sender(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct l7_conn *c;
+	struct sender *from;
+
+	if (!sk || ctx->protocol != IPPROTO_UDP)
+		return 0;
+	c = bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
+	if (c && c->state >= L7_NONE)
+		return 0;
+	from = bpf_sk_storage_get(&l7_senders, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!from)
+		return 0;
+	from->port = ctx->user_port;
+	from->tid = bpf_get_current_pid_tgid();
+	return from;
+}
+
+SEC("cgroup/recvmsg4")
+int l7cap_from4(struct bpf_sock_addr *ctx)
+{
+	struct sender *from = sender(ctx);
+
+	if (from)
+		put4(from->addr, ctx->user_ip4);
+	return READ;
+}
+
+SEC("cgroup/recvmsg6")
+int l7cap_from6(struct bpf_sock_addr *ctx)
+{
+	struct sender *from = sender(ctx);
+	__u32 *w;
+
+	if (!from)
+		return READ;
+	w = (__u32 *)from->addr;
+	w[0] = ctx->user_ip6[0];
+	w[1] = ctx->user_ip6[1];
+	w[2] = ctx->user_ip6[2];
+	w[3] = ctx->user_ip6[3];
+	return READ;
 }
 
 /* ---- the end ---- */

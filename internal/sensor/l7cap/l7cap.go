@@ -70,6 +70,22 @@ var hooks = []kernel.Hook{
 		}},
 	},
 	{
+		What:    "whom IPv4 datagrams come from",
+		Without: "who asks a server of datagrams",
+		Tiers: []kernel.Tier{{
+			Name: "cgroup recvmsg4", Program: "l7cap_from4", Attach: kernel.AttachCgroupRoot(ebpf.AttachCGroupUDP4Recvmsg),
+			Needs: []*kernel.Probe{kernel.HaveSockLength},
+		}},
+	},
+	{
+		What:    "whom IPv6 datagrams come from",
+		Without: "who asks a server of datagrams",
+		Tiers: []kernel.Tier{{
+			Name: "cgroup recvmsg6", Program: "l7cap_from6", Attach: kernel.AttachCgroupRoot(ebpf.AttachCGroupUDP6Recvmsg),
+			Needs: []*kernel.Probe{kernel.HaveSockLength},
+		}},
+	},
+	{
 		What:    "the end of a connection",
 		Without: "that a connection ended: its open requests end by their age",
 		Tiers: []kernel.Tier{{
@@ -145,7 +161,8 @@ func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
 func has(e *l7capL7Chunk, f l7capL7Flag) bool { return l7capL7Flag(e.Flags)&f != 0 }
 
 // address is not valid where the kernel did not know it: an unconnected
-// datagram socket's other end, and both of a Unix socket.
+// datagram socket's other end if its reader did not want to know, and both of a
+// Unix socket.
 func address(a [16]uint8, port uint16) netip.AddrPort {
 	if port == 0 {
 		return netip.AddrPort{}
