@@ -28,73 +28,6 @@ var Sensor = sensor.Def{
 	New:   open,
 }
 
-var hooks = []kernel.Hook{
-	{
-		What:    "bytes sent",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_send_length", Program: "l7cap_send",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes received",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_recv_length", Program: "l7cap_recv",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes sent at the same time",
-		Without: "some of what is sent on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_send_length", Program: "l7cap_send_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes received at the same time",
-		Without: "some of what is received on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_recv_length", Program: "l7cap_recv_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes that can be read",
-		Without: "how long requests wait in the socket",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sk_data_ready", Program: "l7cap_ready", Repeats: true, // the time stays unknown
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "whom IPv4 datagrams come from",
-		Without: "who asks a server of datagrams",
-		Tiers: []kernel.Tier{{
-			Name: "cgroup recvmsg4", Program: "l7cap_from4", Attach: kernel.AttachCgroupRoot(ebpf.AttachCGroupUDP4Recvmsg),
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "whom IPv6 datagrams come from",
-		Without: "who asks a server of datagrams",
-		Tiers: []kernel.Tier{{
-			Name: "cgroup recvmsg6", Program: "l7cap_from6", Attach: kernel.AttachCgroupRoot(ebpf.AttachCGroupUDP6Recvmsg),
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "the end of a connection",
-		Without: "that a connection ended: its open requests end by their age",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
-			Needs: []*kernel.Probe{kernel.HaveTpBTF},
-		}},
-	},
-}
-
 // Options is the sensor's part of the configuration file.
 type Options struct {
 	// Unix sockets too.
@@ -121,7 +54,16 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 }
 
 func (in *instance) configure(spec *ebpf.CollectionSpec) error {
-	for name, on := range map[string]bool{"watch_unix": in.unix, "l7_arm64": runtime.GOARCH == "arm64"} {
+	storage := kernel.HaveSkStorageTracing.Have() == nil
+	if storage {
+		spec.Maps["ghost_shared_l7_socks"].MaxEntries = 1
+	}
+	for name, on := range map[string]bool{
+		"watch_unix": in.unix,
+		"l7_arm64":   runtime.GOARCH == "arm64",
+		"l7_storage": storage,
+		"l7_task":    kernel.HaveTaskRegs.Have() == nil,
+	} {
 		if err := spec.Variables[name].Set(on); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
