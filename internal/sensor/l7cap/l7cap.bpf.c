@@ -862,7 +862,7 @@ int l7cap_x_ready(__u64 *ctx)
 
 /* ---- whom datagrams come from ---- */
 
-enum { READ = 1 }; /* the only thing such a program may say */
+enum { LET = 1 }; /* the only thing such a program may say */
 
 /* from tells the hook of what was received who sent it. Sockets of which
  * nobody wants to know cost a look-up. */
@@ -875,10 +875,10 @@ static __always_inline int from(struct bpf_sock_addr *ctx, bool v6)
 	__u32 *w = (__u32 *)s.addr;
 
 	if (!sk || ctx->protocol != IPPROTO_UDP)
-		return READ;
+		return LET;
 	c = l7_storage ? bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0) : 0;
 	if (c && c->state >= L7_NONE)
-		return READ;
+		return LET;
 	if (v6) {
 		w[0] = ctx->user_ip6[0];
 		w[1] = ctx->user_ip6[1];
@@ -889,7 +889,7 @@ static __always_inline int from(struct bpf_sock_addr *ctx, bool v6)
 	}
 	s.conn = bpf_get_socket_cookie(ctx);
 	bpf_map_update_elem(&l7_senders, &thread, &s, BPF_ANY);
-	return READ;
+	return LET;
 }
 
 SEC("cgroup/recvmsg4")
