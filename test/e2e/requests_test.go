@@ -322,6 +322,7 @@ func askFiles(t *testing.T, p *peer) []asked {
 	add(20, "HEAD /file/", head)
 	add(20, "GET /same/", curl(t, p, "url_path like '/same/%'", "http_request_method = 'GET' and http_response_status_code = 304 and size_response < 1000",
 		`url = "HOST/same/[1-20]"`, `header = "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"`))
+	all = append(all, h2load(t, p, 400, "--h1", "-c", "4"))
 	return append(all, pipeline(t, p))
 }
 
