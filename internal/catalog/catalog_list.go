@@ -10,6 +10,7 @@ import (
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/l7/kafka"
+	"ghostlight/internal/l7/mongodb"
 	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
@@ -33,6 +34,7 @@ var Protos = []l7.Proto{
 	http1.Proto,
 	http2.Proto,
 	kafka.Proto,
+	mongodb.Proto,
 	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,
