@@ -34,6 +34,7 @@ type watch struct {
 	kernel *kernel.Kernel
 	object *kernel.Object
 	reader *kernel.Reader
+	batch  event.Batch
 	chunks []event.Chunk
 
 	lostBefore uint64
@@ -126,6 +127,7 @@ func begun(t testing.TB, m mode) *watch {
 			t.Errorf("%s: %+v", r.What, r.Tiers)
 		}
 	}
+	k.Settle()
 	w.object = object
 	return w
 }
@@ -138,12 +140,15 @@ func (w *watch) drain() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		var b event.Batch
-		if err := w.in.Decode(h, raw, &b); err != nil {
+		if err := w.in.Decode(h, raw, &w.batch); err != nil {
 			w.t.Fatal(err)
 		}
-		w.chunks = append(w.chunks, b.Chunks...)
 	}) > 0 {
+		for _, c := range w.batch.Chunks {
+			c.Data = bytes.Clone(c.Data)
+			w.chunks = append(w.chunks, c)
+		}
+		w.batch.Reset()
 	}
 }
 
