@@ -14,8 +14,9 @@
 
 /* How many bytes of a way's beginning protocols are told by. */
 #define L7_HEAD 32
-/* iovecs of one call that are looked at. */
+/* iovecs of one call that are looked at, and for its first bytes. */
 #define L7_IOVECS 8
+#define L7_HEAD_IOVECS 4
 /* The most that is captured of one call. */
 #define L7_MOST 16384
 
@@ -26,6 +27,7 @@ enum l7_state {
 	L7_KNOWN,     /* conn.proto says it */
 	L7_NONE,      /* no protocol of ours: nothing is done any more */
 	L7_TLS,       /* encrypted: another sensor may see the plain bytes */
+	L7_URING,     /* io_uring moves its bytes: ghost_shared_l7_socks has the rest */
 };
 
 enum l7_flag {
@@ -70,7 +72,8 @@ struct l7_conn {
 	struct l7_ends ends;
 	__u64 offset[2]; /* bytes moved so far, by way */
 	__u64 ready;     /* when the first unread byte came; 0: none, or unknown */
-	__u64 head_ready;
+	__u64 head_ready;  /* of the bytes in head */
+	__u64 uring_ready; /* of those that io_uring received last */
 	__u64 go_checked; /* when go_tgid was looked up */
 	__u32 go_tgid;
 	__s16 goid_offset; /* in runtime.g; 0: not Go */
@@ -86,9 +89,9 @@ struct l7_conn {
 	__u8 tries;
 	__u8 way; /* of the last bytes */
 	__u8 transport;
-	__u8 named;
+	__u8 uring; /* this is the value in ghost_shared_l7_socks, or its state says so */
 	__u8 head_len[2];
-	__u32 reserved;
+	__u32 inode; /* without socket storage: of the socket that this is about, if it is not TCP */
 	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
 };
 
@@ -105,6 +108,70 @@ struct {
 	__type(key, int);
 	__type(value, struct l7_conn);
 } ghost_shared_l7_conns SEC(".maps");
+
+/* The same by the socket's address: of the sockets that io_uring serves, as its
+ * hook has no more of them; and of all, where a tracing program cannot have
+ * socket storage (before Linux 5.11). TCP sockets are deleted at their end, of
+ * others the oldest go. User space makes it smaller for io_uring only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct l7_conn);
+} ghost_shared_l7_socks SEC(".maps");
+
+/* What a value begins as. */
+static const struct l7_conn l7_new;
+
+/* What this kernel has; written by user space. */
+volatile const bool l7_storage = true; /* socket storage in tracing programs */
+volatile const bool l7_task = true;    /* bpf_get_current_task_btf, bpf_task_pt_regs, bpf_get_socket_cookie */
+
+static __always_inline struct l7_conn *l7_find(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	struct l7_conn *c;
+
+	if (!l7_storage)
+		return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	c = bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
+	if (c && c->state == L7_URING)
+		return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	return c;
+}
+
+/* l7_make returns the value of a socket, all zero if there was none. */
+static __always_inline struct l7_conn *l7_make(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	if (l7_storage)
+		return bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	bpf_map_update_elem(&ghost_shared_l7_socks, &key, &l7_new, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+}
+
+/* ---- the running task ---- */
+
+static __always_inline struct task_struct *l7_current(void)
+{
+	return l7_task ? bpf_get_current_task_btf() : (struct task_struct *)bpf_get_current_task();
+}
+
+/* Plain loads where the verifier knows the type, a helper call for each where it
+ * does not. */
+#define l7_read(from, field) (l7_task ? (from)->field : BPF_CORE_READ(from, field))
+
+#define L7_STACK 16384 /* THREAD_SIZE; amd64, and arm64 with small pages */
+
+/* l7_regs are the registers with which a task entered the kernel. */
+static __always_inline struct pt_regs *l7_regs(struct task_struct *task)
+{
+	if (l7_task)
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+	return (struct pt_regs *)((__u64)BPF_CORE_READ(task, stack) + L7_STACK - bpf_core_type_size(struct pt_regs));
+}
 
 struct go_proc {
 	__s16 goid_offset; /* in runtime.g */
@@ -134,7 +201,7 @@ volatile const bool l7_arm64; /* written by user space */
  * process is looked up once a second, not with each call. */
 static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct *task, __u64 now)
 {
-	__u32 tgid = task->tgid;
+	__u32 tgid = l7_read(task, tgid);
 	__u64 g = 0, id = 0;
 	unsigned long base;
 
@@ -149,9 +216,9 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 	if (!c->goid_offset)
 		return 0;
 	if (l7_arm64) {
-		g = ((struct pt_regs___arm64 *)bpf_task_pt_regs(task))->regs[28];
+		g = l7_read((struct pt_regs___arm64 *)l7_regs(task), regs[28]);
 	} else {
-		base = task->thread.fsbase;
+		base = l7_read(task, thread.fsbase);
 		bpf_probe_read_user(&g, sizeof(g), (void *)(base + c->g_offset));
 	}
 	if (g)
@@ -180,14 +247,14 @@ struct l7_source {
 
 /* l7_gather copies what fits between off and want to dst. dst must have room
  * for twice cap, as the verifier adds up the greatest of both. */
-static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap)
+static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap, const int most)
 {
 	struct l7_iovec v;
 	__u32 len;
 
 	if (!s->known)
 		return off;
-	for (int i = 0; i < L7_IOVECS; i++) {
+	for (int i = 0; i < most; i++) {
 		if (off >= want)
 			break;
 		if (s->count) {
@@ -308,7 +375,7 @@ static __always_inline void l7_emit_pieces(const struct l7_conn *c, const struct
 		to[2] = from[2];
 		to[3] = from[3];
 	}
-	e->captured = l7_gather(l7_data(e), had, s, m->want, cap);
+	e->captured = l7_gather(l7_data(e), had, s, m->want, cap, L7_IOVECS);
 	ghost_submit(e);
 }
 
@@ -329,12 +396,25 @@ static __noinline void l7_emit_several(const struct l7_conn *c, const struct l7_
 		l7_emit_pieces(c, &m, &s, 16384);
 }
 
+/* l7_flatten makes one piece of the first, if that is all that is wanted. */
+static __always_inline void l7_flatten(struct l7_source *s, __u32 want)
+{
+	struct l7_iovec v;
+
+	if (!s->count || bpf_probe_read_user(&v, sizeof(v), (void *)s->base) || v.len < want)
+		return;
+	s->base = v.base;
+	s->count = 0;
+}
+
 /* l7_emit makes a record of the smallest size that takes what is wanted: the
  * kernel wants to know the size of a record when it verifies the program. */
-static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s)
+static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
 {
 	__u32 n = m->want;
 
+	if (!m->had)
+		l7_flatten(s, n);
 	if (!n || !(s->known || m->had))
 		l7_emit_none(c, m);
 	else if (s->count || m->had)

@@ -385,6 +385,7 @@ struct thread_struct {
 struct task_struct {
 	struct thread_info thread_info;
 	struct thread_struct thread;
+	void *stack;
 	unsigned int flags;
 	pid_t pid;
 	pid_t tgid;
@@ -531,6 +532,27 @@ struct sk_buff {
 	__u16 mac_header;
 	unsigned char *head, *data;
 	int skb_iif;
+};
+
+/* io_uring */
+
+struct io_kiocb {
+	struct file *file; /* what the request is about overlays it: io_sr_msg, io_rw */
+	u8 opcode;
+};
+
+struct io_sr_msg {
+	void *buf; /* of SENDMSG and RECVMSG: struct user_msghdr */
+	unsigned int done_io;
+};
+
+struct io_rw {
+	u64 addr;
+	u32 len;
+};
+
+struct io_uring_cqe {
+	s32 res;
 };
 
 /* iterators */

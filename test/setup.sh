@@ -14,6 +14,7 @@ packages=(
 	nginx-light curl iperf3 python3         # real peers: HTTP, bulk, plain sockets
 	wrk nghttp2-client                      # HTTP under load, HTTP/2 (h2load)
 	redis-server postgresql                 # databases that speak their own protocols
+	python3-psycopg2 python3-redis          # and real clients of theirs
 	mariadb-server-core mariadb-client-core # the same, without its service
 	dnsmasq-base                            # names to look up, without its service
 	openssl gnutls-bin default-jdk-headless # TLS by three stacks; nodejs has a fourth

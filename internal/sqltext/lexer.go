@@ -36,6 +36,8 @@ type lexer struct {
 	at     int
 	prev   token
 	inHint bool // between /*! and its end
+	trace  [16]byte
+	parent [8]byte
 }
 
 // next returns the next token.
@@ -301,6 +303,7 @@ func (l *lexer) blockComment() bool {
 	if l.Dialect == MySQL {
 		return l.mysqlComment()
 	}
+	from := l.at
 	for depth := 0; l.at < len(l.src); l.at++ {
 		switch {
 		case l.src[l.at] == '/' && l.peek(l.at+1) == '*':
@@ -312,6 +315,7 @@ func (l *lexer) blockComment() bool {
 		}
 		if depth == 0 {
 			l.at++
+			l.comment(l.src[from:l.at])
 			return true
 		}
 	}
@@ -335,6 +339,7 @@ func (l *lexer) mysqlComment() bool {
 		}
 		l.inHint = true
 	default:
+		l.comment(body[:n])
 		l.at += 2 + n + 2
 	}
 	return true

@@ -52,6 +52,10 @@ type Query struct {
 	Summary   []byte // operations in upper case and targets as written
 	Operation []byte // first operation
 	Target    []byte // first table or view, as written
+	// TraceID and ParentID are those of a comment's traceparent, zero if there is
+	// none.
+	TraceID  [16]byte
+	ParentID [8]byte
 
 	lexer
 	masker
@@ -85,6 +89,7 @@ func (q *Query) Read(sql []byte, o Options) {
 		}
 	}
 	q.src = nil
+	q.TraceID, q.ParentID = q.trace, q.parent
 	q.Text = bytes.TrimRight(q.Text, "; ")
 	q.Operation = q.Summary[:q.operationEnd]
 	q.Target = q.Summary[q.targetFrom:q.targetEnd]

@@ -276,3 +276,24 @@ func TestWords(t *testing.T) {
 		t.Errorf("%q %q %q %q", text, summary, operation, target)
 	}
 }
+
+func TestTraceparent(t *testing.T) {
+	var q Query
+	for _, c := range []struct {
+		sql  string
+		d    Dialect
+		want string
+	}{
+		{"SELECT 1 /*traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',tracestate='congo%3Dt61'*/", PostgreSQL, "4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7"},
+		{"/* service='a',traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00' */ SELECT 1", MySQL, "4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7"},
+		{"SELECT '/*traceparent=''00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01''*/'", PostgreSQL, "00000000000000000000000000000000 0000000000000000"},
+		{"SELECT 1 /*traceparent='00-4bf92f3577b34da6a3ce929d0e0e473x-00f067aa0ba902b7-01'*/", PostgreSQL, "00000000000000000000000000000000 0000000000000000"},
+		{"SELECT 1 /*traceparent='00-00000000000000000000000000000000-00f067aa0ba902b7-01'*/", PostgreSQL, "00000000000000000000000000000000 0000000000000000"},
+		{"SELECT 1 /*traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0", PostgreSQL, "00000000000000000000000000000000 0000000000000000"},
+	} {
+		q.Read([]byte(c.sql), Options{Dialect: c.d})
+		if got := fmt.Sprintf("%x %x", q.TraceID, q.ParentID); got != c.want {
+			t.Errorf("%s: %s", c.sql, got)
+		}
+	}
+}

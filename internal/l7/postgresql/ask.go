@@ -23,14 +23,23 @@ func (c *conn) ask(chunk *event.Chunk) {
 	s := &c.asks
 	s.Feed(chunk)
 	if s.Lost() {
-		c.broken = true
+		c.goesOn(s.Len())
 		s.Lose()
 		return
 	}
 	for s.Waiting() == 0 && c.askNext(s) {
 	}
+	left := s.Len()
 	if s.Rest(); s.Lost() {
-		c.broken = true
+		c.goesOn(left)
+	}
+}
+
+// goesOn counts bytes whose messages' heads were not captured: of a COPY.
+func (c *conn) goesOn(n int) {
+	c.broken = true
+	if p := c.newest(); p != nil {
+		p.call.Ask(c.asks.Now(), n)
 	}
 }
 
@@ -150,6 +159,14 @@ func (c *conn) simpleQuery(body []byte, cut bool) {
 	c.unnamed.Set(&c.query) // which a simple query destroys anyway
 	c.building = false
 	c.begin(simple, &c.unnamed)
+	c.told()
+}
+
+// told gives the newest call the trace that a comment of its query names.
+func (c *conn) told() {
+	if p := c.newest(); p != nil && !c.broken {
+		p.call.Remote.ID, p.call.Remote.Parent = c.query.TraceID, c.query.ParentID
+	}
 }
 
 // parse begins a call that its Execute will complete; without one it was a
@@ -165,6 +182,9 @@ func (c *conn) parse(body []byte, cut bool) {
 		c.prepared(name, st)
 	}
 	c.begin(prepare, st)
+	if ok {
+		c.told()
+	}
 	c.building, c.built = !c.broken, st
 }
 

@@ -122,14 +122,18 @@ func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 func (c *conn) turn() {
 	if c.broken {
 		c.broken, c.building = false, false
-		c.endAll(c.answers.unframed && c.calls() == 1)
+		c.endUnframed()
 		if c.asks.Lost() {
 			c.asks.unsure = true
 			c.asks.Found()
 		}
 		c.answers.begin()
-	} else if c.open() == 0 && c.answers.Waiting() > 0 {
-		c.answers.begin() // it was no message that is being stepped over
+	} else if c.open() == 0 {
+		c.answers.begin() // what may be left was no message
+	}
+	if c.asks.unsure { // neither was this
+		c.asks.Lose()
+		c.asks.Found()
 	}
 }
 
@@ -152,9 +156,20 @@ func (c *conn) Missing(side l7.Side, n uint64) {
 // Idle ends an answer whose length was not seen.
 func (c *conn) Idle(now int64) {
 	if c.answers.unframed && now-c.answers.Now().Time >= 1e9 {
-		c.endAll(c.calls() == 1)
+		c.endUnframed()
 		c.answers.unframed = false
 	}
+}
+
+// endUnframed ends what is open. If the end of an answer was not captured, all
+// of them were over when the last byte was seen.
+func (c *conn) endUnframed() {
+	for i := c.front; c.answers.unframed && i < len(c.queue); i++ {
+		if call := c.queue[i].call; call != nil {
+			call.Answer(c.answers.Now(), 0)
+		}
+	}
+	c.endAll(c.answers.unframed && c.calls() == 1)
 }
 
 // Close ends every open call.

@@ -89,6 +89,10 @@ func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 		if turned && c.broken {
 			c.mend()
 		}
+		if turned && c.unsure { // what may be left was no command
+			c.asks.Lose()
+			c.asks.Found()
+		}
 		c.ask(chunk)
 		return
 	}
@@ -98,7 +102,7 @@ func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 // mend begins anew: the client asks, so it has read what it asked for before.
 func (c *conn) mend() {
 	c.broken, c.skipped = false, 0
-	c.endAll(c.answers.unframed && c.open() == 1)
+	c.endUnframed()
 	if c.asks.Lost() {
 		c.args, c.unsure = 0, true
 		c.asks.Found()
@@ -126,11 +130,20 @@ func (c *conn) Missing(side l7.Side, n uint64) {
 }
 
 // Idle ends an answer whose length was not seen.
-func (c *conn) Idle(int64) {
-	if c.broken && c.answers.unframed {
-		c.endAll(c.open() == 1)
+func (c *conn) Idle(now int64) {
+	if c.broken && c.answers.unframed && now-c.answers.Now().Time >= 1e9 {
+		c.endUnframed()
 		c.answers.unframed = false
 	}
+}
+
+// endUnframed ends what is open. If the end of an answer was not captured, all
+// of them were over when the last byte was seen.
+func (c *conn) endUnframed() {
+	for i := c.front; c.answers.unframed && i < len(c.queue); i++ {
+		c.queue[i].call.Answer(c.answers.Now(), 0)
+	}
+	c.endAll(c.answers.unframed && c.open() == 1)
 }
 
 // Close ends every open call.

@@ -13,6 +13,8 @@ import (
 
 func TestStories(t *testing.T) { story.Run(t, Proto) }
 
+func TestSecrets(t *testing.T) { story.Secrets(t, Proto, "invented", "INVENTED", "user:17") }
+
 func FuzzRedis(f *testing.F) { story.Fuzz(f, Proto) }
 
 func TestSniff(t *testing.T) {

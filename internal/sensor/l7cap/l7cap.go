@@ -28,62 +28,15 @@ var Sensor = sensor.Def{
 	New:   open,
 }
 
-var hooks = []kernel.Hook{
-	{
-		What:    "bytes sent",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_send_length", Program: "l7cap_send",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes received",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_recv_length", Program: "l7cap_recv",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes sent at the same time",
-		Without: "some of what is sent on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_send_length", Program: "l7cap_send_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes received at the same time",
-		Without: "some of what is received on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_recv_length", Program: "l7cap_recv_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes that can be read",
-		Without: "how long requests wait in the socket",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sk_data_ready", Program: "l7cap_ready", Repeats: true, // the time stays unknown
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "the end of a connection",
-		Without: "that a connection ended: its open requests end by their age",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
-			Needs: []*kernel.Probe{kernel.HaveTpBTF},
-		}},
-	},
-}
-
 // Options is the sensor's part of the configuration file.
 type Options struct {
 	// Unix sockets too.
 	Unix bool `yaml:"unix"`
 }
+
+// uringSockets is how many sockets can be served by io_uring at a time; of more
+// the longest idle begin anew.
+const uringSockets = 4096
 
 type instance struct{ unix bool }
 
@@ -105,7 +58,16 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 }
 
 func (in *instance) configure(spec *ebpf.CollectionSpec) error {
-	for name, on := range map[string]bool{"watch_unix": in.unix, "l7_arm64": runtime.GOARCH == "arm64"} {
+	storage := kernel.HaveSkStorageTracing.Have() == nil
+	if storage {
+		spec.Maps["ghost_shared_l7_socks"].MaxEntries = uringSockets
+	}
+	for name, on := range map[string]bool{
+		"watch_unix": in.unix,
+		"l7_arm64":   runtime.GOARCH == "arm64",
+		"l7_storage": storage,
+		"l7_task":    kernel.HaveTaskRegs.Have() == nil,
+	} {
 		if err := spec.Variables[name].Set(on); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
@@ -145,7 +107,8 @@ func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
 func has(e *l7capL7Chunk, f l7capL7Flag) bool { return l7capL7Flag(e.Flags)&f != 0 }
 
 // address is not valid where the kernel did not know it: an unconnected
-// datagram socket's other end, and both of a Unix socket.
+// datagram socket's other end if its reader did not want to know, and both of a
+// Unix socket.
 func address(a [16]uint8, port uint16) netip.AddrPort {
 	if port == 0 {
 		return netip.AddrPort{}

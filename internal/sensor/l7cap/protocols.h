@@ -5,6 +5,18 @@
 /* What a size of captured bytes may be. */
 #define l7_is_size(n) ((n) == 128 || (n) == 512 || (n) == 1024 || (n) == 4096 || (n) == 16384)
 
+#include "../../l7/dns/sniff.h"
+#ifndef DNS_CAPTURE_ASKS
+#define DNS_CAPTURE_ASKS 1024
+#endif
+#ifndef DNS_CAPTURE_ANSWERS
+#define DNS_CAPTURE_ANSWERS 1024
+#endif
+#ifndef DNS_CAPTURE_TURN
+#define DNS_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(DNS_CAPTURE_ASKS) && l7_is_size(DNS_CAPTURE_ANSWERS) && DNS_CAPTURE_TURN <= 65535, "capture sizes of dns");
+
 #include "../../l7/http1/sniff.h"
 #ifndef HTTP1_CAPTURE_ASKS
 #define HTTP1_CAPTURE_ASKS 1024
@@ -15,7 +27,7 @@
 #ifndef HTTP1_CAPTURE_TURN
 #define HTTP1_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS), "capture sizes of http1");
+_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS) && HTTP1_CAPTURE_TURN <= 65535, "capture sizes of http1");
 
 #include "../../l7/http2/sniff.h"
 #ifndef HTTP2_CAPTURE_ASKS
@@ -27,7 +39,19 @@ _Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWER
 #ifndef HTTP2_CAPTURE_TURN
 #define HTTP2_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS), "capture sizes of http2");
+_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS) && HTTP2_CAPTURE_TURN <= 65535, "capture sizes of http2");
+
+#include "../../l7/mysql/sniff.h"
+#ifndef MYSQL_CAPTURE_ASKS
+#define MYSQL_CAPTURE_ASKS 1024
+#endif
+#ifndef MYSQL_CAPTURE_ANSWERS
+#define MYSQL_CAPTURE_ANSWERS 1024
+#endif
+#ifndef MYSQL_CAPTURE_TURN
+#define MYSQL_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(MYSQL_CAPTURE_ASKS) && l7_is_size(MYSQL_CAPTURE_ANSWERS) && MYSQL_CAPTURE_TURN <= 65535, "capture sizes of mysql");
 
 #include "../../l7/postgresql/sniff.h"
 #ifndef POSTGRESQL_CAPTURE_ASKS
@@ -39,7 +63,7 @@ _Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWER
 #ifndef POSTGRESQL_CAPTURE_TURN
 #define POSTGRESQL_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPTURE_ANSWERS), "capture sizes of postgresql");
+_Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPTURE_ANSWERS) && POSTGRESQL_CAPTURE_TURN <= 65535, "capture sizes of postgresql");
 
 #include "../../l7/redis/sniff.h"
 #ifndef REDIS_CAPTURE_ASKS
@@ -51,10 +75,10 @@ _Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPT
 #ifndef REDIS_CAPTURE_TURN
 #define REDIS_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS), "capture sizes of redis");
+_Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS) && REDIS_CAPTURE_TURN <= 65535, "capture sizes of redis");
 
 /* Some protocol comes in datagrams. */
-#define L7_DATAGRAMS 0
+#define L7_DATAGRAMS 1
 
 struct l7_protocol {
 	__u8 index;           /* in the catalogue, plus one */
@@ -68,8 +92,16 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 {
 	int side = 0;
 
-	if (!datagram && (side = http1_sniff(p, n))) {
+	if ((side = dns_sniff(p, n))) {
 		f->index = 1;
+		f->side = side;
+		f->asks = DNS_CAPTURE_ASKS;
+		f->answers = DNS_CAPTURE_ANSWERS;
+		f->turn = DNS_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = http1_sniff(p, n))) {
+		f->index = 2;
 		f->side = side;
 		f->asks = HTTP1_CAPTURE_ASKS;
 		f->answers = HTTP1_CAPTURE_ANSWERS;
@@ -77,15 +109,23 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = http2_sniff(p, n))) {
-		f->index = 2;
+		f->index = 3;
 		f->side = side;
 		f->asks = HTTP2_CAPTURE_ASKS;
 		f->answers = HTTP2_CAPTURE_ANSWERS;
 		f->turn = HTTP2_CAPTURE_TURN;
 		return true;
 	}
+	if (!datagram && (side = mysql_sniff(p, n))) {
+		f->index = 4;
+		f->side = side;
+		f->asks = MYSQL_CAPTURE_ASKS;
+		f->answers = MYSQL_CAPTURE_ANSWERS;
+		f->turn = MYSQL_CAPTURE_TURN;
+		return true;
+	}
 	if (!datagram && (side = postgresql_sniff(p, n))) {
-		f->index = 3;
+		f->index = 5;
 		f->side = side;
 		f->asks = POSTGRESQL_CAPTURE_ASKS;
 		f->answers = POSTGRESQL_CAPTURE_ANSWERS;
@@ -93,7 +133,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = redis_sniff(p, n))) {
-		f->index = 4;
+		f->index = 6;
 		f->side = side;
 		f->asks = REDIS_CAPTURE_ASKS;
 		f->answers = REDIS_CAPTURE_ANSWERS;

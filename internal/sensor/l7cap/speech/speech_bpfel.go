@@ -33,6 +33,7 @@ type SpeechL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -48,10 +49,18 @@ type SpeechL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Uring      uint8
 	HeadLen    [2]uint8
-	Reserved   uint32
+	Inode      uint32
 	Head       [2][32]uint8
+}
+
+type SpeechSender struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Conn     uint64
+	Port     uint16
+	Reserved [3]uint16
 }
 
 // Names of all BPF objects in the ELF.
@@ -62,17 +71,34 @@ const (
 	SpeechMapGhostLost          = "ghost_lost"
 	SpeechMapGhostSharedGoProcs = "ghost_shared_go_procs"
 	SpeechMapGhostSharedL7Conns = "ghost_shared_l7_conns"
+	SpeechMapGhostSharedL7Socks = "ghost_shared_l7_socks"
+	SpeechMapL7Senders          = "l7_senders"
 	SpeechProgL7capClose        = "l7cap_close"
+	SpeechProgL7capFrom4        = "l7cap_from4"
+	SpeechProgL7capFrom6        = "l7cap_from6"
 	SpeechProgL7capReady        = "l7cap_ready"
 	SpeechProgL7capRecv         = "l7cap_recv"
 	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
 	SpeechProgL7capSend         = "l7cap_send"
 	SpeechProgL7capSendTwin     = "l7cap_send_twin"
+	SpeechProgL7capUring        = "l7cap_uring"
+	SpeechProgL7capUring7       = "l7cap_uring_7"
+	SpeechProgL7capX_page       = "l7cap_x_page"
+	SpeechProgL7capX_pageu      = "l7cap_x_pageu"
+	SpeechProgL7capX_ready      = "l7cap_x_ready"
+	SpeechProgL7capX_recv       = "l7cap_x_recv"
+	SpeechProgL7capX_recv6      = "l7cap_x_recv6"
+	SpeechProgL7capX_recvu      = "l7cap_x_recvu"
+	SpeechProgL7capX_send       = "l7cap_x_send"
+	SpeechProgL7capX_send6      = "l7cap_x_send6"
+	SpeechProgL7capX_sendu      = "l7cap_x_sendu"
 	SpeechVarGhostSensor        = "ghost_sensor"
 	SpeechVarGhostWatermark     = "ghost_watermark"
 	SpeechVarL7Arm64            = "l7_arm64"
 	SpeechVarL7ChunkTwin        = "l7_chunk_twin"
 	SpeechVarL7FlagTwin         = "l7_flag_twin"
+	SpeechVarL7Storage          = "l7_storage"
+	SpeechVarL7Task             = "l7_task"
 	SpeechVarL7TypeTwin         = "l7_type_twin"
 	SpeechVarWatchUnix          = "watch_unix"
 )
@@ -120,11 +146,24 @@ type SpeechSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpeechProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.ProgramSpec `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.ProgramSpec `ebpf:"l7cap_uring_7"`
+	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.ProgramSpec `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.ProgramSpec `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.ProgramSpec `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.ProgramSpec `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.ProgramSpec `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.ProgramSpec `ebpf:"l7cap_x_sendu"`
 }
 
 // SpeechMapSpecs contains maps before they are loaded into the kernel.
@@ -135,6 +174,8 @@ type SpeechMapSpecs struct {
 	GhostLost          *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // SpeechVariableSpecs contains global variables before they are loaded into the kernel.
@@ -146,6 +187,8 @@ type SpeechVariableSpecs struct {
 	L7Arm64        *ebpf.VariableSpec `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.VariableSpec `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
+	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.VariableSpec `ebpf:"watch_unix"`
 }
@@ -174,6 +217,8 @@ type SpeechMaps struct {
 	GhostLost          *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *SpeechMaps) Close() error {
@@ -182,6 +227,8 @@ func (m *SpeechMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedL7Socks,
+		m.L7Senders,
 	)
 }
 
@@ -194,6 +241,8 @@ type SpeechVariables struct {
 	L7Arm64        *ebpf.Variable `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.Variable `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
+	L7Task         *ebpf.Variable `ebpf:"l7_task"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.Variable `ebpf:"watch_unix"`
 }
@@ -203,21 +252,47 @@ type SpeechVariables struct {
 // It can be passed to LoadSpeechObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpeechPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.Program `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.Program `ebpf:"l7cap_uring_7"`
+	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.Program `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.Program `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.Program `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.Program `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.Program `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.Program `ebpf:"l7cap_x_sendu"`
 }
 
 func (p *SpeechPrograms) Close() error {
 	return _SpeechClose(
 		p.L7capClose,
+		p.L7capFrom4,
+		p.L7capFrom6,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capUring,
+		p.L7capUring7,
+		p.L7capX_page,
+		p.L7capX_pageu,
+		p.L7capX_ready,
+		p.L7capX_recv,
+		p.L7capX_recv6,
+		p.L7capX_recvu,
+		p.L7capX_send,
+		p.L7capX_send6,
+		p.L7capX_sendu,
 	)
 }
 
