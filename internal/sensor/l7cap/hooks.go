@@ -58,6 +58,8 @@ var hooks = []kernel.Hook{
 			unmissed(functionTier("fentry sock_def_readable", "l7cap_x_ready")),
 		},
 	},
+	senders("IPv4", "recvmsg4", "l7cap_from4", ebpf.AttachCGroupUDP4Recvmsg),
+	senders("IPv6", "recvmsg6", "l7cap_from6", ebpf.AttachCGroupUDP6Recvmsg),
 }
 
 // The three tracepoints came together.
@@ -90,6 +92,15 @@ func older(what, without, name, program string) kernel.Hook {
 	needless := lengthTier("not needed: tp_btf sees all sockets", "l7cap_send")
 	needless.Attach = nowhere
 	return kernel.Hook{What: what, Without: without, Tiers: []kernel.Tier{needless, functionTier(name, program)}}
+}
+
+// senders is where the kernel tells who sent what a socket receives that is
+// not connected: the other hooks see no address.
+func senders(family, name, program string, at ebpf.AttachType) kernel.Hook {
+	return kernel.Hook{
+		What: "who sends datagrams over " + family, Without: "who asks a server of datagrams over " + family,
+		Tiers: []kernel.Tier{{Name: "cgroup " + name, Program: program, Attach: kernel.AttachCgroupRoot(at)}},
+	}
 }
 
 // olderUnix is attached if Unix sockets are watched.

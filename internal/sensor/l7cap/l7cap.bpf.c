@@ -5,6 +5,7 @@
  *
  *	sock_send_length, sock_recv_length -> whose connection? -> struct l7_chunk
  *	sk_data_ready                      -> when the first unread byte came
+ *	recvmsg4, recvmsg6                 -> whom a datagram came from
  *	tcp_destroy_sock                   -> the end of a connection that was told of
  *
  * The first bytes decide what a connection speaks. What speaks nothing we know
@@ -89,8 +90,39 @@ struct sockaddr {
 	struct in6_addr v6;
 };
 
-/* name_peer tells whom a datagram goes to. Whom one came from is not known when
- * its socket is not connected: the kernel writes that to the process later. */
+struct sender {
+	__u8 addr[16];
+	__u64 conn; /* cookie of the socket it came through */
+	__be16 port;
+	__u16 reserved[3];
+};
+
+/* Thread (bpf_get_current_pid_tgid) -> whom the datagram came from that it takes
+ * right now, on a socket that is not connected. Written just before the hook of
+ * what was received, which deletes it; the oldest go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct sender);
+} l7_senders SEC(".maps");
+
+/* name_sender tells whom a datagram came from, if its reader asked for that. */
+static __noinline void name_sender(struct l7_ends *e)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct sender *from = bpf_map_lookup_elem(&l7_senders, &thread);
+
+	if (!from)
+		return;
+	if (from->conn == e->conn) {
+		__builtin_memcpy(e->remote, from->addr, sizeof(e->remote));
+		e->remote_port = from->port;
+	}
+	bpf_map_delete_elem(&l7_senders, &thread);
+}
+
+/* name_peer tells whom a datagram goes to. */
 static __noinline void name_peer(struct l7_ends *e, __u64 user)
 {
 	struct sockaddr a = {};
@@ -618,6 +650,8 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 		name(&c->ends, sk);
 		if (sent && s.name)
 			name_peer(&c->ends, s.name);
+		if (!sent && !c->ends.remote_port)
+			name_sender(&c->ends);
 	}
 	told(c, &m, &s, task, ret, next, sent);
 	return 0;
@@ -830,6 +864,50 @@ SEC("fentry/sock_def_readable")
 int l7cap_x_ready(__u64 *ctx)
 {
 	return readable((struct sock *)ctx[0]);
+}
+
+/* ---- whom datagrams come from ---- */
+
+enum { LET = 1 }; /* the only thing such a program may say */
+
+/* from tells the hook of what was received who sent it. Sockets of which
+ * nobody wants to know cost a look-up. */
+static __always_inline int from(struct bpf_sock_addr *ctx, bool v6)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct sender s = {.port = ctx->user_port};
+	struct bpf_sock *sk = ctx->sk;
+	struct l7_conn *c;
+	__u32 *w = (__u32 *)s.addr;
+
+	if (!sk || ctx->protocol != IPPROTO_UDP)
+		return LET;
+	c = l7_storage ? bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0) : 0;
+	if (c && c->state >= L7_NONE)
+		return LET;
+	if (v6) {
+		w[0] = ctx->user_ip6[0];
+		w[1] = ctx->user_ip6[1];
+		w[2] = ctx->user_ip6[2];
+		w[3] = ctx->user_ip6[3];
+	} else {
+		put4(s.addr, ctx->user_ip4);
+	}
+	s.conn = bpf_get_socket_cookie(ctx);
+	bpf_map_update_elem(&l7_senders, &thread, &s, BPF_ANY);
+	return LET;
+}
+
+SEC("cgroup/recvmsg4")
+int l7cap_from4(struct bpf_sock_addr *ctx)
+{
+	return from(ctx, false);
+}
+
+SEC("cgroup/recvmsg6")
+int l7cap_from6(struct bpf_sock_addr *ctx)
+{
+	return from(ctx, true);
 }
 
 /* ---- the end ---- */

@@ -107,7 +107,8 @@ func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
 func has(e *l7capL7Chunk, f l7capL7Flag) bool { return l7capL7Flag(e.Flags)&f != 0 }
 
 // address is not valid where the kernel did not know it: an unconnected
-// datagram socket's other end, and both of a Unix socket.
+// datagram socket's other end if its reader did not want to know, and both of a
+// Unix socket.
 func address(a [16]uint8, port uint16) netip.AddrPort {
 	if port == 0 {
 		return netip.AddrPort{}

@@ -103,6 +103,14 @@ const (
 	l7capL7TypeL7CHUNK l7capL7Type = 1
 )
 
+type l7capSender struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Conn     uint64
+	Port     uint16
+	Reserved [3]uint16
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -112,7 +120,10 @@ const (
 	l7capMapGhostSharedGoProcs = "ghost_shared_go_procs"
 	l7capMapGhostSharedL7Conns = "ghost_shared_l7_conns"
 	l7capMapGhostSharedL7Socks = "ghost_shared_l7_socks"
+	l7capMapL7Senders          = "l7_senders"
 	l7capProgL7capClose        = "l7cap_close"
+	l7capProgL7capFrom4        = "l7cap_from4"
+	l7capProgL7capFrom6        = "l7cap_from6"
 	l7capProgL7capReady        = "l7cap_ready"
 	l7capProgL7capRecv         = "l7cap_recv"
 	l7capProgL7capRecvTwin     = "l7cap_recv_twin"
@@ -183,6 +194,8 @@ type l7capSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type l7capProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
@@ -210,6 +223,7 @@ type l7capMapSpecs struct {
 	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // l7capVariableSpecs contains global variables before they are loaded into the kernel.
@@ -252,6 +266,7 @@ type l7capMaps struct {
 	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *l7capMaps) Close() error {
@@ -261,6 +276,7 @@ func (m *l7capMaps) Close() error {
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.L7Senders,
 	)
 }
 
@@ -284,6 +300,8 @@ type l7capVariables struct {
 // It can be passed to loadL7capObjects or ebpf.CollectionSpec.LoadAndAssign.
 type l7capPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
@@ -305,6 +323,8 @@ type l7capPrograms struct {
 func (p *l7capPrograms) Close() error {
 	return _L7capClose(
 		p.L7capClose,
+		p.L7capFrom4,
+		p.L7capFrom6,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,

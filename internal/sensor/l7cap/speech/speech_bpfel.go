@@ -55,6 +55,14 @@ type SpeechL7Conn struct {
 	Head       [2][32]uint8
 }
 
+type SpeechSender struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Conn     uint64
+	Port     uint16
+	Reserved [3]uint16
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -64,7 +72,10 @@ const (
 	SpeechMapGhostSharedGoProcs = "ghost_shared_go_procs"
 	SpeechMapGhostSharedL7Conns = "ghost_shared_l7_conns"
 	SpeechMapGhostSharedL7Socks = "ghost_shared_l7_socks"
+	SpeechMapL7Senders          = "l7_senders"
 	SpeechProgL7capClose        = "l7cap_close"
+	SpeechProgL7capFrom4        = "l7cap_from4"
+	SpeechProgL7capFrom6        = "l7cap_from6"
 	SpeechProgL7capReady        = "l7cap_ready"
 	SpeechProgL7capRecv         = "l7cap_recv"
 	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
@@ -135,6 +146,8 @@ type SpeechSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpeechProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
@@ -162,6 +175,7 @@ type SpeechMapSpecs struct {
 	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // SpeechVariableSpecs contains global variables before they are loaded into the kernel.
@@ -204,6 +218,7 @@ type SpeechMaps struct {
 	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *SpeechMaps) Close() error {
@@ -213,6 +228,7 @@ func (m *SpeechMaps) Close() error {
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.L7Senders,
 	)
 }
 
@@ -236,6 +252,8 @@ type SpeechVariables struct {
 // It can be passed to LoadSpeechObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpeechPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
@@ -257,6 +275,8 @@ type SpeechPrograms struct {
 func (p *SpeechPrograms) Close() error {
 	return _SpeechClose(
 		p.L7capClose,
+		p.L7capFrom4,
+		p.L7capFrom6,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,
