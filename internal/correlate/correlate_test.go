@@ -315,7 +315,7 @@ func TestDoesNotAllocate(t *testing.T) {
 		for i := range chunks {
 			chunks[i].Offset += uint64(2 * len("ask /a\n"))
 		}
-		for _, k := range h.c.conns {
+		for _, k := range h.c.conns.streams {
 			k.way = [2]way{}
 		}
 		h.c.Apply(&h.b)

@@ -157,7 +157,7 @@ func (k *conn) link(x *exchange) {
 // meet joins both ends of one exchange: the server's call is caused by the
 // client's. Either may be seen first.
 func (k *conn) meet(x *exchange) {
-	p := k.peer()
+	p := k.peer
 	if p == nil {
 		return
 	}
@@ -266,8 +266,7 @@ func idOf(tid uint32, goroutine uint64) uint64 {
 // it. Of plain TCP both follow from the connection and the place in it, so that
 // two hosts that see the two ends of one exchange agree without talking.
 func (k *conn) ids(x *exchange) (id [8]byte, trace [16]byte) {
-	source, destination := k.ends()
-	h := hashAddr(hashAddr(0x67686f73746c6967, source), destination)
+	h := k.seed
 	if x.Asked.Seq != 0 && !x.TLS {
 		h = mix(h ^ uint64(x.Asked.Seq))
 	} else {
