@@ -21,15 +21,16 @@ import (
 // A request handed to another thread is not followed: it begins a trace of its
 // own rather than join a wrong one.
 type traces struct {
-	cause map[actor]*cause
-	free  []*span
-	idle  []*cause
+	cause   map[actor]*cause
+	serving int // of the causes, those with a request at hand
+	free    []*span
+	idle    []*cause
 }
 
 // actor is who moves bytes: a goroutine, or a thread.
 type actor struct {
-	pid       uint32
 	id        uint64
+	pid       uint32
 	goroutine bool
 }
 
@@ -49,11 +50,16 @@ type span struct {
 	inferred bool
 	open     bool
 	refs     int
-	actor    actor // of a server's call: who began it
+	cause    *cause // of a server's call: what who began it is working on
 	isServer bool
 }
 
-const maxActors = 32768
+// An actor stays when it has nothing at hand: most come back at once. They go
+// when they are this many, and more than those at work.
+const (
+	maxActors  = 32768
+	idleActors = 1024
+)
 
 func (t *traces) init() { t.cause = map[actor]*cause{} }
 
@@ -93,15 +99,27 @@ func (t *traces) ended(s *span) {
 		return
 	}
 	s.open = false
-	if c := t.cause[s.actor]; s.isServer && c != nil {
-		if c.serving--; c.serving <= 0 {
-			delete(t.cause, s.actor)
-			t.drop(c.span)
-			*c = cause{}
-			t.idle = append(t.idle, c)
+	if c := s.cause; c != nil {
+		s.cause = nil
+		if c.serving--; c.serving == 0 {
+			t.serving--
+			t.turn(c, nil)
 		}
 	}
 	t.drop(s)
+}
+
+// sweep forgets the actors that have nothing at hand, if there are many.
+func (t *traces) sweep() {
+	if len(t.cause)-t.serving <= idleActors+t.serving {
+		return
+	}
+	for a, c := range t.cause {
+		if c.serving == 0 {
+			delete(t.cause, a)
+			t.idle = append(t.idle, c)
+		}
+	}
 }
 
 // maxDepth bounds the climb to the first call of a trace.
@@ -149,8 +167,8 @@ func (k *conn) link(x *exchange) {
 		}
 	}
 	if x.Role == event.Server {
-		s.actor, s.isServer = who, true
-		t.serve(s)
+		s.isServer = true
+		t.serve(s, who)
 	}
 }
 
@@ -192,7 +210,7 @@ func same(x, y *exchange) bool {
 // adopt finds the server's call on whose behalf a client's call is made.
 func (t *traces) adopt(s *span, who actor, waker uint64) {
 	c := t.cause[who]
-	if c == nil && waker != 0 {
+	if (c == nil || c.serving == 0) && waker != 0 {
 		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
 	}
 	if c == nil || c.span == nil || !c.span.open {
@@ -205,17 +223,21 @@ func (t *traces) adopt(s *span, who actor, waker uint64) {
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span) {
-	c := t.cause[s.actor]
+func (t *traces) serve(s *span, who actor) {
+	c := t.cause[who]
 	if c == nil {
+		t.sweep()
 		if len(t.cause) >= maxActors {
 			s.isServer = false
 			return
 		}
 		c = t.newCause()
-		t.cause[s.actor] = c
+		t.cause[who] = c
 	}
-	c.serving++
+	if c.serving++; c.serving == 1 {
+		t.serving++
+	}
+	s.cause = c
 	t.turn(c, s)
 }
 
@@ -238,7 +260,7 @@ func (t *traces) heard(k *conn, x *exchange) {
 	if parent == nil || !parent.open || !parent.isServer {
 		return
 	}
-	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil {
+	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil && c.serving > 0 {
 		t.turn(c, parent)
 	}
 }
