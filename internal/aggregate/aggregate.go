@@ -5,6 +5,7 @@
 package aggregate
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 
@@ -101,6 +102,8 @@ type Series struct {
 	LastTrace event.Trace
 	LastNS    int64 // duration of the request of LastTrace
 	LastTime  int64 // its Unix time, nanoseconds
+
+	calls *Calls // of the edge of its last request: mostly the next one's too
 }
 
 // Edge is who calls whom, by service.
@@ -124,11 +127,18 @@ type Table struct {
 	series   map[Key]*Series
 	overflow [metrics]*Series
 	edges    map[Edge]*Calls
+
+	seed   maphash.Seed
+	recent [recentSeries]*Series // by a hash of part of their keys
 }
+
+// recentSeries is how many series are found without a hash of all of their ten
+// texts: most requests are like one a moment ago. A power of two.
+const recentSeries = 512
 
 // New returns a table of at most limit series, and as many edges.
 func New(limit int) *Table {
-	return &Table{limit: limit, series: map[Key]*Series{}, edges: map[Edge]*Calls{}}
+	return &Table{limit: limit, series: map[Key]*Series{}, edges: map[Edge]*Calls{}, seed: maphash.MakeSeed()}
 }
 
 // Add counts the requests of a batch.
@@ -145,7 +155,7 @@ func (t *Table) Add(b *event.Batch) {
 		if r.Trace.ID != [16]byte{} {
 			s.LastTrace, s.LastNS, s.LastTime = r.Trace, r.DurationNS, r.Time+r.DurationNS+b.Wall
 		}
-		t.edge(r)
+		t.edge(s, r)
 	}
 }
 
@@ -180,8 +190,23 @@ func keyOf(r *event.Request) Key {
 	return k
 }
 
+// of returns the series of a request.
 func (t *Table) of(r *event.Request) *Series {
 	k := keyOf(r)
+	place := &t.recent[t.hash(&k)%recentSeries]
+	if *place == nil || (*place).Overflow || (*place).Key != k {
+		*place = t.find(k)
+	}
+	return *place
+}
+
+// hash tells most keys apart by what differs most.
+func (t *Table) hash(k *Key) uint64 {
+	h := maphash.String(t.seed, k.Target) + uint64(k.Status)<<8 + uint64(k.Port)<<16 + uint64(k.Metric) + uint64(len(k.Operation))<<4
+	return h + maphash.String(t.seed, k.Service)*3
+}
+
+func (t *Table) find(k Key) *Series {
 	if s := t.series[k]; s != nil {
 		return s
 	}
@@ -201,7 +226,7 @@ func (t *Table) of(r *event.Request) *Series {
 
 // edge counts who calls whom. Where both ends are on this host, the server's
 // record counts.
-func (t *Table) edge(r *event.Request) {
+func (t *Table) edge(s *Series, r *event.Request) {
 	isServer := r.Role == event.Server
 	if r.Family == event.DNS || !isServer && r.Peer != nil {
 		return
@@ -212,19 +237,27 @@ func (t *Table) edge(r *event.Request) {
 	} else {
 		e.Client, e.Server = service(r.Who), r.Attr("server.address")
 	}
-	c := t.edges[e]
-	if c == nil {
-		if len(t.edges) >= t.limit {
-			return
-		}
-		e.Client, e.Server, e.Protocol = strings.Clone(e.Client), strings.Clone(e.Server), strings.Clone(e.Protocol)
-		c = &Calls{Edge: e, Durations: newHistogram(HTTPServer)}
-		t.edges[e] = c
+	if s.calls == nil || s.calls.Edge != e {
+		s.calls = t.callsOver(e)
 	}
-	c.Durations.Add(r.DurationNS)
+	if s.calls == nil {
+		return
+	}
+	s.calls.Durations.Add(r.DurationNS)
 	if r.Error != "" {
-		c.Failed++
+		s.calls.Failed++
 	}
+}
+
+// callsOver returns what is counted of an edge, nil if there are too many.
+func (t *Table) callsOver(e Edge) *Calls {
+	if c := t.edges[e]; c != nil || len(t.edges) >= t.limit {
+		return c
+	}
+	e.Client, e.Server, e.Protocol = strings.Clone(e.Client), strings.Clone(e.Server), strings.Clone(e.Protocol)
+	c := &Calls{Edge: e, Durations: newHistogram(HTTPServer)}
+	t.edges[e] = c
+	return c
 }
 
 func service(w *event.Who) string {
