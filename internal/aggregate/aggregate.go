@@ -129,12 +129,12 @@ type Table struct {
 	edges    map[Edge]*Calls
 
 	seed   maphash.Seed
-	recent [recentSeries]*Series // by a hash of part of their keys
+	recent [1 << recentBits]*Series // by a hash of part of their keys
 }
 
-// recentSeries is how many series are found without a hash of all of their ten
-// texts: most requests are like one a moment ago. A power of two.
-const recentSeries = 512
+// recentBits says how many series are found without a hash of all of their ten
+// texts: most requests are like one a moment ago.
+const recentBits = 9
 
 // New returns a table of at most limit series, and as many edges.
 func New(limit int) *Table {
@@ -193,17 +193,19 @@ func keyOf(r *event.Request) Key {
 // of returns the series of a request.
 func (t *Table) of(r *event.Request) *Series {
 	k := keyOf(r)
-	place := &t.recent[t.hash(&k)%recentSeries]
+	place := &t.recent[t.hash(&k)]
 	if *place == nil || (*place).Overflow || (*place).Key != k {
 		*place = t.find(k)
 	}
 	return *place
 }
 
-// hash tells most keys apart by what differs most.
+// hash tells most keys apart by what differs most, and returns a place in
+// recent.
 func (t *Table) hash(k *Key) uint64 {
-	h := maphash.String(t.seed, k.Target) + uint64(k.Status)<<8 + uint64(k.Port)<<16 + uint64(k.Metric) + uint64(len(k.Operation))<<4
-	return h + maphash.String(t.seed, k.Service)*3
+	h := maphash.String(t.seed, k.Target) ^ maphash.String(t.seed, k.Service)*3
+	h ^= uint64(k.Metric) | uint64(k.Status)<<8 | uint64(k.Port)<<24 | uint64(len(k.Operation))<<40
+	return h * 0x9e3779b97f4a7c15 >> (64 - recentBits)
 }
 
 func (t *Table) find(k Key) *Series {
