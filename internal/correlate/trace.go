@@ -15,7 +15,8 @@ import (
 //	client <- server   the request that the thread (or goroutine, or the one that
 //	                   woke it) was working on: the last one it heard of, be it
 //	                   that the request came or that the answer to one of its own
-//	                   calls came
+//	                   calls came. Of a new connection, the one it was working on
+//	                   when it asked for the connection
 //	header             a traceparent or b3 header wins over both
 //
 // A request handed to another thread is not followed: it begins a trace of its
@@ -36,8 +37,16 @@ type actor struct {
 
 // cause is what an actor is working on.
 type cause struct {
-	span    *span // of the server's call it heard of last, nil if that is over
+	span    *span // of the server's call it heard of last
 	serving int   // server's calls it began and that are open
+	past    [8]turned
+	next    int // in past
+}
+
+// turned is when an actor turned to a server's call.
+type turned struct {
+	span *span
+	at   int64
 }
 
 // span is the place of a call in its trace. It outlives the call while others
@@ -103,10 +112,19 @@ func (t *traces) ended(s *span) {
 		s.cause = nil
 		if c.serving--; c.serving == 0 {
 			t.serving--
-			t.turn(c, nil)
+			t.rest(c)
 		}
 	}
 	t.drop(s)
+}
+
+// rest leaves an actor without anything at hand.
+func (t *traces) rest(c *cause) {
+	t.drop(c.span)
+	for i := range c.past {
+		t.drop(c.past[i].span)
+	}
+	*c = cause{}
 }
 
 // sweep forgets the actors that have nothing at hand, if there are many.
@@ -158,7 +176,9 @@ func (k *conn) link(x *exchange) {
 	}
 	k.meet(x)
 	if x.Role == event.Client {
-		t.adopt(s, who, x.Asked.Waker)
+		c, parent := t.workOf(k, who, x.Asked.Waker)
+		t.adopt(s, c, parent)
+		k.opened = 0 // the next call on it has its own cause
 	}
 	if x.Remote.ID != [16]byte{} { // the application's own ids win
 		s.traceID = x.Remote.ID
@@ -168,7 +188,7 @@ func (k *conn) link(x *exchange) {
 	}
 	if x.Role == event.Server {
 		s.isServer = true
-		t.serve(s, who)
+		t.serve(s, who, x.Asked.Time)
 	}
 }
 
@@ -207,23 +227,48 @@ func same(x, y *exchange) bool {
 	return len(x.conn.calls) == 1 && len(y.conn.calls) == 1 // only one can be meant
 }
 
-// adopt finds the server's call on whose behalf a client's call is made.
-func (t *traces) adopt(s *span, who actor, waker uint64) {
+// workOf finds the server's call on whose behalf a client's call is made.
+func (t *traces) workOf(k *conn, who actor, waker uint64) (*cause, *span) {
+	if k.opened > 0 {
+		if c := t.cause[actor{pid: who.pid, id: uint64(k.opener)}]; c != nil {
+			if s := c.at(k.opened); s != nil {
+				return c, s
+			}
+		}
+	}
 	c := t.cause[who]
 	if (c == nil || c.serving == 0) && waker != 0 {
 		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
 	}
-	if c == nil || c.span == nil || !c.span.open {
+	if c == nil {
+		return nil, nil
+	}
+	return c, c.span
+}
+
+// at returns what the actor was working on at a time.
+func (c *cause) at(time int64) *span {
+	for i := range c.past {
+		p := c.past[(c.next+len(c.past)-1-i)%len(c.past)]
+		if p.span != nil && p.at <= time {
+			return p.span
+		}
+	}
+	return nil
+}
+
+func (t *traces) adopt(s *span, c *cause, parent *span) {
+	if parent == nil || !parent.open {
 		return
 	}
-	s.parent = c.span.keep()
+	s.parent = parent.keep()
 	// A thread with one request at hand works on that one. With more it is an
 	// event loop, and what it heard of last is the likely cause.
 	s.inferred = c.serving != 1
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span, who actor) {
+func (t *traces) serve(s *span, who actor, at int64) {
 	c := t.cause[who]
 	if c == nil {
 		t.sweep()
@@ -238,7 +283,7 @@ func (t *traces) serve(s *span, who actor) {
 		t.serving++
 	}
 	s.cause = c
-	t.turn(c, s)
+	t.turn(c, s, at)
 }
 
 func (t *traces) newCause() *cause {
@@ -261,16 +306,20 @@ func (t *traces) heard(k *conn, x *exchange) {
 		return
 	}
 	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil && c.serving > 0 {
-		t.turn(c, parent)
+		t.turn(c, parent, k.now.Time)
 	}
 }
 
-func (t *traces) turn(c *cause, s *span) {
+func (t *traces) turn(c *cause, s *span, at int64) {
 	if c.span == s {
 		return
 	}
 	t.drop(c.span)
 	c.span = s.keep()
+	p := &c.past[c.next]
+	t.drop(p.span)
+	*p = turned{s.keep(), at}
+	c.next = (c.next + 1) % len(c.past)
 }
 
 func actorOf(m *l7.Mark) actor {
