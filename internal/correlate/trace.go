@@ -22,15 +22,16 @@ import (
 // A request handed to another thread is not followed: it begins a trace of its
 // own rather than join a wrong one.
 type traces struct {
-	cause map[actor]*cause
-	free  []*span
-	idle  []*cause
+	cause   map[actor]*cause
+	serving int // of the causes, those with a request at hand
+	free    []*span
+	idle    []*cause
 }
 
 // actor is who moves bytes: a goroutine, or a thread.
 type actor struct {
-	pid       uint32
 	id        uint64
+	pid       uint32
 	goroutine bool
 }
 
@@ -58,11 +59,16 @@ type span struct {
 	inferred bool
 	open     bool
 	refs     int
-	actor    actor // of a server's call: who began it
+	cause    *cause // of a server's call: what who began it is working on
 	isServer bool
 }
 
-const maxActors = 32768
+// An actor stays when it has nothing at hand: most come back at once. They go
+// when they are this many, and more than those at work.
+const (
+	maxActors  = 32768
+	idleActors = 1024
+)
 
 func (t *traces) init() { t.cause = map[actor]*cause{} }
 
@@ -102,18 +108,36 @@ func (t *traces) ended(s *span) {
 		return
 	}
 	s.open = false
-	if c := t.cause[s.actor]; s.isServer && c != nil {
-		if c.serving--; c.serving <= 0 {
-			delete(t.cause, s.actor)
-			t.drop(c.span)
-			for _, p := range c.past {
-				t.drop(p.span)
-			}
-			*c = cause{}
-			t.idle = append(t.idle, c)
+	if c := s.cause; c != nil {
+		s.cause = nil
+		if c.serving--; c.serving == 0 {
+			t.serving--
+			t.rest(c)
 		}
 	}
 	t.drop(s)
+}
+
+// rest leaves an actor without anything at hand.
+func (t *traces) rest(c *cause) {
+	t.drop(c.span)
+	for i := range c.past {
+		t.drop(c.past[i].span)
+	}
+	*c = cause{}
+}
+
+// sweep forgets the actors that have nothing at hand, if there are many.
+func (t *traces) sweep() {
+	if len(t.cause)-t.serving <= idleActors+t.serving {
+		return
+	}
+	for a, c := range t.cause {
+		if c.serving == 0 {
+			delete(t.cause, a)
+			t.idle = append(t.idle, c)
+		}
+	}
 }
 
 // maxDepth bounds the climb to the first call of a trace.
@@ -163,15 +187,15 @@ func (k *conn) link(x *exchange) {
 		}
 	}
 	if x.Role == event.Server {
-		s.actor, s.isServer = who, true
-		t.serve(s, x.Asked.Time)
+		s.isServer = true
+		t.serve(s, who, x.Asked.Time)
 	}
 }
 
 // meet joins both ends of one exchange: the server's call is caused by the
 // client's. Either may be seen first.
 func (k *conn) meet(x *exchange) {
-	p := k.peer()
+	p := k.peer
 	if p == nil {
 		return
 	}
@@ -213,7 +237,7 @@ func (t *traces) workOf(k *conn, who actor, waker uint64) (*cause, *span) {
 		}
 	}
 	c := t.cause[who]
-	if c == nil && waker != 0 {
+	if (c == nil || c.serving == 0) && waker != 0 {
 		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
 	}
 	if c == nil {
@@ -244,17 +268,21 @@ func (t *traces) adopt(s *span, c *cause, parent *span) {
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span, at int64) {
-	c := t.cause[s.actor]
+func (t *traces) serve(s *span, who actor, at int64) {
+	c := t.cause[who]
 	if c == nil {
+		t.sweep()
 		if len(t.cause) >= maxActors {
 			s.isServer = false
 			return
 		}
 		c = t.newCause()
-		t.cause[s.actor] = c
+		t.cause[who] = c
 	}
-	c.serving++
+	if c.serving++; c.serving == 1 {
+		t.serving++
+	}
+	s.cause = c
 	t.turn(c, s, at)
 }
 
@@ -277,7 +305,7 @@ func (t *traces) heard(k *conn, x *exchange) {
 	if parent == nil || !parent.open || !parent.isServer {
 		return
 	}
-	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil {
+	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil && c.serving > 0 {
 		t.turn(c, parent, k.now.Time)
 	}
 }
@@ -309,8 +337,7 @@ func idOf(tid uint32, goroutine uint64) uint64 {
 // it. Of plain TCP both follow from the connection and the place in it, so that
 // two hosts that see the two ends of one exchange agree without talking.
 func (k *conn) ids(x *exchange) (id [8]byte, trace [16]byte) {
-	source, destination := k.ends()
-	h := hashAddr(hashAddr(0x67686f73746c6967, source), destination)
+	h := k.seed
 	if x.Asked.Seq != 0 && !x.TLS {
 		h = mix(h ^ uint64(x.Asked.Seq))
 	} else {
