@@ -409,7 +409,8 @@ func (t *traffic) sum() {
 // addRequests counts requests on the links of the flows that carried them, or
 // on links of their own.
 func (d *draft) addRequests(t *tally) {
-	for _, g := range t.groups {
+	// In a fixed order: two services may serve at one address, of two namespaces.
+	for _, g := range slices.SortedFunc(maps.Values(t.groups), func(a, b *group) int { return cmp.Compare(t.own(a), t.own(b)) }) {
 		own, peer := d.named(firstOf(t.of(g, wordService), t.of(g, wordCommand))), d.named(t.of(g, wordPeer))
 		from, to := t.of(g, wordSource), t.of(g, wordAddress)
 		isServer := t.isServer(g)
@@ -417,7 +418,7 @@ func (d *draft) addRequests(t *tally) {
 		if isServer {
 			l.source, l.target = peer, own
 			if own >= 0 && to != "" {
-				d.served[endpoint{d.external([]byte(to)), l.transport, l.port}] = own
+				d.serves(endpoint{d.external([]byte(to)), l.transport, l.port}, own)
 			}
 		}
 		if isServer && l.source < 0 && (from == to || isLoopback(from)) {
@@ -433,6 +434,13 @@ func (d *draft) addRequests(t *tally) {
 		} else {
 			into.asked.merge(&g.red)
 		}
+	}
+}
+
+// serves notes who serves at an address, unless the flows have told.
+func (d *draft) serves(at endpoint, node int) {
+	if _, known := d.served[at]; !known {
+		d.served[at] = node
 	}
 }
 

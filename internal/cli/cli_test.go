@@ -387,3 +387,20 @@ func TestWaterfallFits(t *testing.T) {
 		}
 	}
 }
+
+// The shell completes what the agent knows, and nothing where there is none.
+func TestCompletion(t *testing.T) {
+	server, _ := agentOf(t)
+	for _, args := range [][]string{{"services", "--server", server, ""}, {"requests", "--server", server, "--service", ""}, {"traces", "--server", server, "--service", "s"}} {
+		out, _, code := run(t, Agent{}, nil, append([]string{"__complete"}, args...)...)
+		if code != 0 || !strings.Contains(out, "shop\n") || !strings.HasSuffix(strings.TrimSpace(out), ":4") {
+			t.Errorf("%v: exit %d\n%s", args, code, out)
+		}
+	}
+	if out, _, _ := run(t, Agent{}, alone, "__complete", "services", ""); strings.TrimSpace(out) != ":4" {
+		t.Errorf("without an agent: %s", out)
+	}
+	if out, _, _ := run(t, Agent{}, nil, "__complete", "requests", "--status", "5"); !strings.Contains(out, "5xx") {
+		t.Errorf("%s", out)
+	}
+}

@@ -46,6 +46,7 @@ With no agent running, it watches by itself: for 5 s, or with -f until Ctrl-C.`,
 	l.flags(cmd)
 	r.outputFlag(cmd, &l.output)
 	l.filters.requestFlags(cmd)
+	r.completeServices(cmd)
 	return cmd
 }
 

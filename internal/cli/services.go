@@ -39,7 +39,42 @@ latter is marked "external". ✗ marks errors.`,
 		},
 	}
 	q.flags(cmd, "15m")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return r.serviceNames(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
+	}
 	return cmd
+}
+
+// completeServices completes --service.
+func (r *root) completeServices(cmd *cobra.Command) {
+	cmd.RegisterFlagCompletionFunc("service", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return r.serviceNames(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// serviceNames asks the agent which services there are, for the shell: with
+// little patience and no words.
+func (r *root) serviceNames(ctx context.Context) (names []string) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	c, err := r.connect(ctx)
+	if err != nil {
+		return nil
+	}
+	var all api.Services
+	if _, err := c.object(ctx, "/api/v1/services", nil, &all); err != nil {
+		return nil
+	}
+	for _, s := range all.Services {
+		names = append(names, clean(s.Name))
+	}
+	return names
 }
 
 // question is a command that asks for one object about requests.
@@ -56,6 +91,7 @@ func (q *question) flags(cmd *cobra.Command, window string) {
 	q.serverFlags(cmd)
 	q.outputFlag(cmd, &q.output)
 	q.filters.requestFlags(cmd)
+	q.completeServices(cmd)
 }
 
 func (q *question) params(words []string) (url.Values, error) {

@@ -34,6 +34,10 @@ type Options struct {
 	Unix bool `yaml:"unix"`
 }
 
+// uringSockets is how many sockets can be served by io_uring at a time; of more
+// the longest idle begin anew.
+const uringSockets = 4096
+
 type instance struct{ unix bool }
 
 func open(decode func(any) error) (sensor.Instance, error) {
@@ -56,7 +60,7 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 func (in *instance) configure(spec *ebpf.CollectionSpec) error {
 	storage := kernel.HaveSkStorageTracing.Have() == nil
 	if storage {
-		spec.Maps["ghost_shared_l7_socks"].MaxEntries = 1
+		spec.Maps["ghost_shared_l7_socks"].MaxEntries = uringSockets
 	}
 	for name, on := range map[string]bool{
 		"watch_unix": in.unix,

@@ -67,6 +67,7 @@ type l7capL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -82,7 +83,7 @@ type l7capL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Uring      uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -128,6 +129,8 @@ const (
 	l7capProgL7capRecvTwin     = "l7cap_recv_twin"
 	l7capProgL7capSend         = "l7cap_send"
 	l7capProgL7capSendTwin     = "l7cap_send_twin"
+	l7capProgL7capUring        = "l7cap_uring"
+	l7capProgL7capUring7       = "l7cap_uring_7"
 	l7capProgL7capX_page       = "l7cap_x_page"
 	l7capProgL7capX_pageu      = "l7cap_x_pageu"
 	l7capProgL7capX_ready      = "l7cap_x_ready"
@@ -198,6 +201,8 @@ type l7capProgramSpecs struct {
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.ProgramSpec `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.ProgramSpec `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
@@ -302,6 +307,8 @@ type l7capPrograms struct {
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.Program `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.Program `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
@@ -323,6 +330,8 @@ func (p *l7capPrograms) Close() error {
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capUring,
+		p.L7capUring7,
 		p.L7capX_page,
 		p.L7capX_pageu,
 		p.L7capX_ready,

@@ -33,6 +33,7 @@ type SpeechL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -48,7 +49,7 @@ type SpeechL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Uring      uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -80,6 +81,8 @@ const (
 	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
 	SpeechProgL7capSend         = "l7cap_send"
 	SpeechProgL7capSendTwin     = "l7cap_send_twin"
+	SpeechProgL7capUring        = "l7cap_uring"
+	SpeechProgL7capUring7       = "l7cap_uring_7"
 	SpeechProgL7capX_page       = "l7cap_x_page"
 	SpeechProgL7capX_pageu      = "l7cap_x_pageu"
 	SpeechProgL7capX_ready      = "l7cap_x_ready"
@@ -150,6 +153,8 @@ type SpeechProgramSpecs struct {
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.ProgramSpec `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.ProgramSpec `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
@@ -254,6 +259,8 @@ type SpeechPrograms struct {
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.Program `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.Program `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
@@ -275,6 +282,8 @@ func (p *SpeechPrograms) Close() error {
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capUring,
+		p.L7capUring7,
 		p.L7capX_page,
 		p.L7capX_pageu,
 		p.L7capX_ready,
