@@ -217,6 +217,50 @@ static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_sou
 	return off;
 }
 
+/* ---- encrypted connections ---- */
+
+/* What a thread does with encrypted connections: the sensor of sockets notes what
+ * it moved last, the one of plaintext makes the value and keeps its own beside. */
+struct l7_tls_thread {
+	struct l7_ends ends[2]; /* of the last encrypted socket, by way */
+	__u64 ready;            /* when what was received last came */
+	__u32 len[2];           /* what was moved, by way */
+	__u8 moved;             /* way of the last call plus one; 0: none since it was cleared */
+	__u8 fresh;             /* received, and not yet looked for in a library */
+	__u8 reserved[2];
+	/* the call into a library that the thread is in */
+	__u32 how;
+	__u64 session; /* 0: none */
+	__u64 buffer;
+	__u64 count; /* where the library tells it */
+	__u64 handshake; /* session of one; 0: none */
+};
+
+/* Threads that called a TLS library. Gone with the thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct l7_tls_thread);
+} ghost_shared_tls_threads SEC(".maps");
+
+/* l7_tls_moved notes for a thread that calls TLS libraries what it moved through
+ * an encrypted socket. */
+static __always_inline void l7_tls_moved(const struct l7_conn *c, struct task_struct *task, __u32 len, bool sent, __u64 ready)
+{
+	struct l7_tls_thread *t = bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0);
+
+	if (!t)
+		return;
+	t->ends[sent] = c->ends;
+	t->len[sent] = len;
+	t->moved = 1 + sent;
+	if (sent)
+		return;
+	t->ready = ready;
+	t->fresh = 1;
+}
+
 /* ---- the record ---- */
 
 static __always_inline __u8 *l7_data(struct l7_chunk *e)

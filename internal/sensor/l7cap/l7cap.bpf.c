@@ -471,7 +471,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	c = find(sk);
 	if (!c)
 		c = make(sk, kind);
-	if (!c || c->state >= L7_NONE)
+	if (!c || c->state == L7_NONE)
 		return 0;
 	tp = kind == IPPROTO_TCP ? bpf_skc_to_tcp_sock(sk) : 0; /* none of MPTCP */
 	next = place(tp, sent);
@@ -481,6 +481,11 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 		ghost_count_found();
 
 	task = bpf_get_current_task_btf();
+	if (c->state == L7_TLS) {
+		c->next[sent] = next;
+		l7_tls_moved(c, task, ret, sent, sent ? 0 : taken(c, tp));
+		return 0;
+	}
 	source(&s, c, task);
 	if (!sent && flags & MSG_TRUNC && kind == IPPROTO_TCP) /* thrown away unread */
 		s.known = false;
@@ -563,7 +568,7 @@ int l7cap_ready(__u64 *ctx)
 			return 0;
 		c = make(sk, IPPROTO_TCP);
 	}
-	if (c && c->state <= L7_KNOWN && !c->ready)
+	if (c && c->state != L7_NONE && !c->ready)
 		c->ready = bpf_ktime_get_ns();
 	return 0;
 }

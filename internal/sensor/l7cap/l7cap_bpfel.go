@@ -96,6 +96,29 @@ const (
 	l7capL7FlagL7FLAG_CLOSED l7capL7Flag = 4
 )
 
+type l7capL7TlsThread struct {
+	_    structs.HostLayout
+	Ends [2]struct {
+		_          structs.HostLayout
+		Conn       uint64
+		Local      [16]uint8
+		Remote     [16]uint8
+		Netns      uint32
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Ready     uint64
+	Len       [2]uint32
+	Moved     uint8
+	Fresh     uint8
+	Reserved  [2]uint8
+	How       uint32
+	Session   uint64
+	Buffer    uint64
+	Count     uint64
+	Handshake uint64
+}
+
 type l7capL7Type uint32
 
 const (
@@ -106,23 +129,24 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	l7capMapGhostEvents        = "ghost_events"
-	l7capMapGhostLost          = "ghost_lost"
-	l7capMapGhostSharedGoProcs = "ghost_shared_go_procs"
-	l7capMapGhostSharedL7Conns = "ghost_shared_l7_conns"
-	l7capProgL7capClose        = "l7cap_close"
-	l7capProgL7capReady        = "l7cap_ready"
-	l7capProgL7capRecv         = "l7cap_recv"
-	l7capProgL7capRecvTwin     = "l7cap_recv_twin"
-	l7capProgL7capSend         = "l7cap_send"
-	l7capProgL7capSendTwin     = "l7cap_send_twin"
-	l7capVarGhostSensor        = "ghost_sensor"
-	l7capVarGhostWatermark     = "ghost_watermark"
-	l7capVarL7Arm64            = "l7_arm64"
-	l7capVarL7ChunkTwin        = "l7_chunk_twin"
-	l7capVarL7FlagTwin         = "l7_flag_twin"
-	l7capVarL7TypeTwin         = "l7_type_twin"
-	l7capVarWatchUnix          = "watch_unix"
+	l7capMapGhostEvents           = "ghost_events"
+	l7capMapGhostLost             = "ghost_lost"
+	l7capMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	l7capMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	l7capMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
+	l7capProgL7capClose           = "l7cap_close"
+	l7capProgL7capReady           = "l7cap_ready"
+	l7capProgL7capRecv            = "l7cap_recv"
+	l7capProgL7capRecvTwin        = "l7cap_recv_twin"
+	l7capProgL7capSend            = "l7cap_send"
+	l7capProgL7capSendTwin        = "l7cap_send_twin"
+	l7capVarGhostSensor           = "ghost_sensor"
+	l7capVarGhostWatermark        = "ghost_watermark"
+	l7capVarL7Arm64               = "l7_arm64"
+	l7capVarL7ChunkTwin           = "l7_chunk_twin"
+	l7capVarL7FlagTwin            = "l7_flag_twin"
+	l7capVarL7TypeTwin            = "l7_type_twin"
+	l7capVarWatchUnix             = "watch_unix"
 )
 
 // loadL7cap returns the embedded CollectionSpec for l7cap.
@@ -179,10 +203,11 @@ type l7capProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type l7capMapSpecs struct {
-	GhostEvents        *ebpf.MapSpec `ebpf:"ghost_events"`
-	GhostLost          *ebpf.MapSpec `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
+	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 }
 
 // l7capVariableSpecs contains global variables before they are loaded into the kernel.
@@ -218,10 +243,11 @@ func (o *l7capObjects) Close() error {
 //
 // It can be passed to loadL7capObjects or ebpf.CollectionSpec.LoadAndAssign.
 type l7capMaps struct {
-	GhostEvents        *ebpf.Map `ebpf:"ghost_events"`
-	GhostLost          *ebpf.Map `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
+	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 }
 
 func (m *l7capMaps) Close() error {
@@ -230,6 +256,7 @@ func (m *l7capMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedTlsThreads,
 	)
 }
 

@@ -54,27 +54,51 @@ type SpeechL7Conn struct {
 	Head       [2][32]uint8
 }
 
+type SpeechL7TlsThread struct {
+	_    structs.HostLayout
+	Ends [2]struct {
+		_          structs.HostLayout
+		Conn       uint64
+		Local      [16]uint8
+		Remote     [16]uint8
+		Netns      uint32
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Ready     uint64
+	Len       [2]uint32
+	Moved     uint8
+	Fresh     uint8
+	Reserved  [2]uint8
+	How       uint32
+	Session   uint64
+	Buffer    uint64
+	Count     uint64
+	Handshake uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SpeechMapGhostEvents        = "ghost_events"
-	SpeechMapGhostLost          = "ghost_lost"
-	SpeechMapGhostSharedGoProcs = "ghost_shared_go_procs"
-	SpeechMapGhostSharedL7Conns = "ghost_shared_l7_conns"
-	SpeechProgL7capClose        = "l7cap_close"
-	SpeechProgL7capReady        = "l7cap_ready"
-	SpeechProgL7capRecv         = "l7cap_recv"
-	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
-	SpeechProgL7capSend         = "l7cap_send"
-	SpeechProgL7capSendTwin     = "l7cap_send_twin"
-	SpeechVarGhostSensor        = "ghost_sensor"
-	SpeechVarGhostWatermark     = "ghost_watermark"
-	SpeechVarL7Arm64            = "l7_arm64"
-	SpeechVarL7ChunkTwin        = "l7_chunk_twin"
-	SpeechVarL7FlagTwin         = "l7_flag_twin"
-	SpeechVarL7TypeTwin         = "l7_type_twin"
-	SpeechVarWatchUnix          = "watch_unix"
+	SpeechMapGhostEvents           = "ghost_events"
+	SpeechMapGhostLost             = "ghost_lost"
+	SpeechMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	SpeechMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	SpeechMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
+	SpeechProgL7capClose           = "l7cap_close"
+	SpeechProgL7capReady           = "l7cap_ready"
+	SpeechProgL7capRecv            = "l7cap_recv"
+	SpeechProgL7capRecvTwin        = "l7cap_recv_twin"
+	SpeechProgL7capSend            = "l7cap_send"
+	SpeechProgL7capSendTwin        = "l7cap_send_twin"
+	SpeechVarGhostSensor           = "ghost_sensor"
+	SpeechVarGhostWatermark        = "ghost_watermark"
+	SpeechVarL7Arm64               = "l7_arm64"
+	SpeechVarL7ChunkTwin           = "l7_chunk_twin"
+	SpeechVarL7FlagTwin            = "l7_flag_twin"
+	SpeechVarL7TypeTwin            = "l7_type_twin"
+	SpeechVarWatchUnix             = "watch_unix"
 )
 
 // LoadSpeech returns the embedded CollectionSpec for Speech.
@@ -131,10 +155,11 @@ type SpeechProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpeechMapSpecs struct {
-	GhostEvents        *ebpf.MapSpec `ebpf:"ghost_events"`
-	GhostLost          *ebpf.MapSpec `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
+	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 }
 
 // SpeechVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,10 +195,11 @@ func (o *SpeechObjects) Close() error {
 //
 // It can be passed to LoadSpeechObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpeechMaps struct {
-	GhostEvents        *ebpf.Map `ebpf:"ghost_events"`
-	GhostLost          *ebpf.Map `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
+	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 }
 
 func (m *SpeechMaps) Close() error {
@@ -182,6 +208,7 @@ func (m *SpeechMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedTlsThreads,
 	)
 }
 
