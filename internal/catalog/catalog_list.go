@@ -14,6 +14,7 @@ import (
 	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
+	"ghostlight/internal/sensor/tls"
 	"ghostlight/internal/sensor/udp"
 )
 
@@ -35,5 +36,6 @@ var Sensors = []sensor.Def{
 	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
+	tls.Sensor,
 	udp.Sensor,
 }
