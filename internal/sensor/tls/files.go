@@ -24,17 +24,19 @@ import (
 //
 // One goroutine does all of it; others only ask.
 type files struct {
-	enter, leave *ebpf.Program
-	multi        bool
-	most         int
-	watch        *mapped.Watch
-	done         chan struct{} // closed when the goroutine has ended
+	enter, leave, golang *ebpf.Program
+	multi                bool
+	goProcs              *ebpf.Map // process -> where its goroutines are
+	most                 int
+	watch                *mapped.Watch
+	done                 chan struct{} // closed when the goroutine has ended
 
 	mu       sync.Mutex
 	attached map[mapped.ID]*attached
 	verdicts map[mapped.ID]string // why a file has no probes; empty: it has nothing for us
 	lost     uint64               // mappings the kernel could not tell of
 	evicted  uint64               // files that had to go for others
+	goPIDs   map[uint32]bool      // Go processes that goProcs has
 }
 
 // attached is a file with its probes.
@@ -56,10 +58,12 @@ const (
 // find begins to look for files. Listening first and looking second leaves no
 // gap.
 func find(o *kernel.Object, most int) (*files, error) {
-	f := &files{most: most, done: make(chan struct{}), attached: map[mapped.ID]*attached{}, verdicts: map[mapped.ID]string{}}
+	f := &files{most: most, done: make(chan struct{}), attached: map[mapped.ID]*attached{}, verdicts: map[mapped.ID]string{},
+		goProcs: o.Maps["ghost_shared_go_procs"], goPIDs: map[uint32]bool{}}
 	for multi, names := range programs {
-		if enter, leave := o.Programs[names.enter], o.Programs[names.leave]; enter != nil && leave != nil {
-			f.enter, f.leave, f.multi = enter, leave, multi
+		enter, leave, golang := o.Programs[names.enter], o.Programs[names.leave], o.Programs[names.golang]
+		if enter != nil && leave != nil && golang != nil {
+			f.enter, f.leave, f.golang, f.multi = enter, leave, golang, multi
 		}
 	}
 	if f.enter == nil {
@@ -162,26 +166,62 @@ func (f *files) met(m mapped.File) {
 		return
 	}
 	f.mu.Lock()
-	a, verdict := f.attached[m.ID], false
-	if a != nil {
-		a.use(m.PID)
-	} else {
-		_, verdict = f.verdicts[m.ID]
-	}
+	a := f.attached[m.ID]
+	_, verdict := f.verdicts[m.ID]
 	f.mu.Unlock()
-	if a != nil || verdict {
-		return
+	why := ""
+	if a == nil && !verdict {
+		a, why = f.attach(m)
 	}
-	a, why := f.attach(m)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.goroutines(m, a)
 	if a == nil {
-		f.judge(m.ID, why)
+		if !verdict {
+			f.judge(m.ID, why)
+		}
 		return
 	}
 	a.use(m.PID)
 	f.attached[m.ID] = a
 	f.makeRoom()
+}
+
+// goProc is struct go_proc.
+type goProc struct{ Goid, G int16 }
+
+// goroutines tells the programs where a process has the ids of its goroutines,
+// and takes that back if it runs something else now. What does not fit has no
+// goroutine ids. The caller holds mu.
+func (f *files) goroutines(m mapped.File, a *attached) {
+	isProgram := !strings.Contains(m.Path, ".so")
+	r := a.runtime()
+	switch {
+	case r != nil && r.Goid != 0:
+		if f.goProcs.Put(m.PID, goProc{r.Goid, r.G}) == nil {
+			f.goPIDs[m.PID] = true
+		}
+	case isProgram && f.goPIDs[m.PID]:
+		f.forget(m.PID)
+	}
+}
+
+func (f *files) forget(pid uint32) {
+	_ = f.goProcs.Delete(pid) // if it was there
+	delete(f.goPIDs, pid)
+}
+
+// runtime returns Go's, nil of other files.
+func (a *attached) runtime() *place.Runtime {
+	if a == nil {
+		return nil
+	}
+	for _, l := range a.libs {
+		if l.Runtime != nil {
+			return l.Runtime
+		}
+	}
+	return nil
 }
 
 func (a *attached) use(pid uint32) {
@@ -295,25 +335,28 @@ func (f *files) probe(a *attached, path string, l place.Library) error {
 	}
 	var enter, leave link.UprobeMultiOptions
 	for _, s := range l.Sites {
-		cookie := uint64(s.Call) | uint64(s.Count)<<8
-		enter.Addresses, enter.Cookies = append(enter.Addresses, s.Offset), append(enter.Cookies, cookie)
+		enter.Addresses, enter.Cookies = append(enter.Addresses, s.Offset), append(enter.Cookies, s.Cookie())
 		if s.Return {
-			leave.Addresses, leave.Cookies = append(leave.Addresses, s.Offset), append(leave.Cookies, cookie)
+			leave.Addresses, leave.Cookies = append(leave.Addresses, s.Offset), append(leave.Cookies, s.Cookie())
 		}
+	}
+	program := f.enter
+	if l.Name == "go" {
+		program = f.golang
 	}
 	// What a call moved is told where it returns: that probe goes first, and
 	// finds nothing to do until the other is there.
-	if f.multi {
+	if f.multi && len(leave.Addresses) > 0 {
 		err = a.keep(exe.UretprobeMulti(nil, f.leave, &leave))
-		if err == nil {
-			err = a.keep(exe.UprobeMulti(nil, f.enter, &enter))
-		}
+	}
+	if f.multi && err == nil && len(enter.Addresses) > 0 {
+		err = a.keep(exe.UprobeMulti(nil, program, &enter))
 	}
 	for i := 0; !f.multi && err == nil && i < len(leave.Addresses); i++ {
 		err = a.keep(exe.Uretprobe("", f.leave, &link.UprobeOptions{Address: leave.Addresses[i], Cookie: leave.Cookies[i]}))
 	}
 	for i := 0; !f.multi && err == nil && i < len(enter.Addresses); i++ {
-		err = a.keep(exe.Uprobe("", f.enter, &link.UprobeOptions{Address: enter.Addresses[i], Cookie: enter.Cookies[i]}))
+		err = a.keep(exe.Uprobe("", program, &link.UprobeOptions{Address: enter.Addresses[i], Cookie: enter.Cookies[i]}))
 	}
 	if err != nil {
 		return fmt.Errorf("probe %s: %w", a.path, err)
@@ -333,6 +376,11 @@ func (a *attached) keep(l link.Link, err error) error {
 func (f *files) sweep() {
 	var idle map[mapped.ID]*attached
 	f.mu.Lock()
+	for pid := range f.goPIDs {
+		if unix.Kill(int(pid), 0) == unix.ESRCH {
+			f.forget(pid)
+		}
+	}
 	for id, a := range f.attached {
 		for pid := range a.users {
 			if unix.Kill(int(pid), 0) == unix.ESRCH {

@@ -22,7 +22,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum tls_call { TLS_READ = 1, TLS_WRITE, TLS_HANDSHAKE, TLS_FREE };
+enum tls_call { TLS_READ = 1, TLS_WRITE, TLS_HANDSHAKE, TLS_FREE, TLS_GO_READ, TLS_GO_WRITE };
 enum tls_count { TLS_BY_VALUE, TLS_BY_ARG4, TLS_BY_ARG5 };
 
 /* A probe's cookie. */
@@ -361,6 +361,182 @@ int tls_enter_one(void *ctx) { return enter(ctx, bpf_get_attach_cookie(ctx)); }
 
 SEC("uretprobe")
 int tls_leave_one(void *ctx) { return leave(ctx, bpf_get_attach_cookie(ctx)); }
+
+/* ---- Go ---- */
+
+/*
+ * crypto/tls knows its connection: (*Conn).conn is an interface, behind it is a
+ * *net.TCPConn, and in that the file descriptor. No thread comes into it.
+ */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct task_struct___files {
+	struct files_struct *files;
+};
+#pragma clang attribute pop
+
+enum { S_IFMT = 0170000, S_IFSOCK = 0140000, AF_INET = 2, AF_INET6 = 10 };
+
+#define GO_SYSFD 16 /* of net.netFD: behind the mutex of its poll.FD */
+
+static __always_inline int go_fd(__u64 conn)
+{
+	__u64 at = 0;
+	int fd = -1;
+
+	if (bpf_probe_read_user(&at, sizeof(at), (void *)(conn + 8)) ||
+	    bpf_probe_read_user(&at, sizeof(at), (void *)at) ||
+	    bpf_probe_read_user(&fd, sizeof(fd), (void *)(at + GO_SYSFD)))
+		return -1;
+	return fd;
+}
+
+/* socket_of returns the TCP socket behind a file descriptor of the running
+ * process. */
+static __always_inline struct sock *socket_of(int fd)
+{
+	struct task_struct___files *task = (void *)bpf_get_current_task();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **slot = BPF_CORE_READ(table, fd);
+	struct file *file = 0;
+	struct socket *socket;
+
+	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds))
+		return 0;
+	if (bpf_probe_read_kernel(&file, sizeof(file), slot + fd) || !file)
+		return 0;
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+static __always_inline void put4(__u8 *to, __be32 a)
+{
+	__u32 *w = (__u32 *)to;
+
+	w[0] = 0;
+	w[1] = 0;
+	w[2] = bpf_htonl(0xffff);
+	w[3] = a;
+}
+
+/* name notes the ends of a socket as the sensor of sockets does. */
+static __always_inline bool name(struct l7_ends *e, struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	e->conn = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (!e->conn || (family != AF_INET && family != AF_INET6))
+		return false;
+	e->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	e->local_port = bpf_htons(BPF_CORE_READ(sk, __sk_common.skc_num));
+	e->remote_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	if (family == AF_INET6) {
+		BPF_CORE_READ_INTO((struct in6_addr *)e->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO((struct in6_addr *)e->remote, sk, __sk_common.skc_v6_daddr);
+		if (((__u32 *)e->remote)[2] != bpf_htonl(0xffff) || ((__u64 *)e->remote)[0])
+			return true;
+	}
+	put4(e->local, BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr));
+	put4(e->remote, BPF_CORE_READ(sk, __sk_common.skc_daddr));
+	return true;
+}
+
+static __noinline void go_moved(__u64 conn, __u64 buffer, __u64 n, bool sent)
+{
+	struct l7_tls_thread *t;
+	struct l7_ends ends = {};
+	struct l7_conn *c;
+	struct sock *sk;
+	__u64 ready = 0;
+
+	if (!n || n > MOST)
+		return;
+	sk = socket_of(go_fd(conn));
+	if (!sk || !name(&ends, sk)) {
+		homeless();
+		return;
+	}
+	c = conn_of(&ends);
+	if (!c) {
+		ghost_count_lost();
+		return;
+	}
+	if (!sent) {
+		t = thread(true);
+		if (t && t->ends[0].conn == ends.conn)
+			ready = t->ready;
+	}
+	tell(c, buffer, n, sent, ready);
+}
+
+/* user_number loads a register by its number in x86's instructions. */
+static __always_inline __u64 user_number(void *regs, __u32 n)
+{
+	switch (n) {
+	case 0: return user_register(regs, amd64_regs, ax);
+	case 1: return user_register(regs, amd64_regs, cx);
+	case 2: return user_register(regs, amd64_regs, dx);
+	case 3: return user_register(regs, amd64_regs, bx);
+	case 6: return user_register(regs, amd64_regs, si);
+	case 7: return user_register(regs, amd64_regs, di);
+	case 8: return user_register(regs, amd64_regs, r8);
+	case 9: return user_register(regs, amd64_regs, r9);
+	case 10: return user_register(regs, amd64_regs, r10);
+	case 11: return user_register(regs, amd64_regs, r11);
+	case 12: return user_register(regs, amd64_regs, r12);
+	case 13: return user_register(regs, amd64_regs, r13);
+	default: return 0;
+	}
+}
+
+static __always_inline __u64 on_stack(__u64 sp, __u32 slot)
+{
+	__u64 v = 0;
+
+	bpf_probe_read_user(&v, sizeof(v), (void *)(sp + slot));
+	return v;
+}
+
+enum { FLAG_CARRY = 1, FLAG_ZERO = 0x40 };
+
+static __always_inline int go(void *regs, __u64 how)
+{
+	__u64 sp, n, flags;
+
+	if (l7_arm64)
+		return 0;
+	if (how_call(how) == TLS_GO_WRITE) {
+		flags = user_register(regs, amd64_regs, flags);
+		if (flags & (FLAG_CARRY | FLAG_ZERO)) /* it gets a bigger stack, and begins again */
+			return 0;
+		go_moved(user_register(regs, amd64_regs, ax), user_register(regs, amd64_regs, bx), user_register(regs, amd64_regs, cx), true);
+		return 0;
+	}
+	sp = user_register(regs, amd64_regs, sp);
+	n = user_number(regs, how >> 8 & 0xff);
+	if (n > on_stack(sp, how >> 48)) /* no more than there was room for: else this is not what we take it for */
+		homeless();
+	else
+		go_moved(on_stack(sp, how >> 16 & 0xffff), on_stack(sp, how >> 32 & 0xffff), n, false);
+	return 0;
+}
+
+SEC("uprobe.multi")
+int tls_go(void *ctx) { return go(ctx, bpf_get_attach_cookie(ctx)); }
+
+SEC("uprobe")
+int tls_go_one(void *ctx) { return go(ctx, bpf_get_attach_cookie(ctx)); }
 
 /* ---- the end ---- */
 

@@ -26,7 +26,7 @@ import (
 // Sensor is the tls sensor.
 var Sensor = sensor.Def{
 	Name:  "tls",
-	Doc:   "requests inside of TLS: the plaintext that OpenSSL and GnuTLS take and give",
+	Doc:   "requests inside of TLS: the plaintext that OpenSSL, GnuTLS and Go take and give",
 	Emits: []event.Kind{event.KindRequest},
 	Shed:  2,
 	Hooks: hooks,
@@ -58,6 +58,14 @@ var hooks = []kernel.Hook{
 		},
 	},
 	{
+		What:    "what Go programs read and write",
+		Without: "requests inside of Go's TLS",
+		Tiers: []kernel.Tier{
+			{Name: "uprobe_multi", Program: programs[true].golang, Needs: needs(haveUprobeMulti), Attach: later},
+			{Name: "uprobe", Program: programs[false].golang, Needs: needs(haveCookie), Attach: later},
+		},
+	},
+	{
 		What:    "the end of a connection",
 		Without: "that a connection ended: its open requests end by their age",
 		Tiers: []kernel.Tier{{
@@ -69,9 +77,9 @@ var hooks = []kernel.Hook{
 
 // programs are the names of those for libraries, by whether one link may take
 // many probes.
-var programs = map[bool]struct{ enter, leave string }{
-	true:  {"tls_enter", "tls_leave"},
-	false: {"tls_enter_one", "tls_leave_one"},
+var programs = map[bool]struct{ enter, leave, golang string }{
+	true:  {"tls_enter", "tls_leave", "tls_go"},
+	false: {"tls_enter_one", "tls_leave_one", "tls_go_one"},
 }
 
 // needs is what every probe of a library needs, and one thing more.

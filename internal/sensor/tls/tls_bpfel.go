@@ -138,6 +138,8 @@ const (
 	tlsTlsCallTLS_WRITE     tlsTlsCall = 2
 	tlsTlsCallTLS_HANDSHAKE tlsTlsCall = 3
 	tlsTlsCallTLS_FREE      tlsTlsCall = 4
+	tlsTlsCallTLS_GO_READ   tlsTlsCall = 5
+	tlsTlsCallTLS_GO_WRITE  tlsTlsCall = 6
 )
 
 type tlsTlsCount uint32
@@ -163,6 +165,8 @@ const (
 	tlsProgTlsClose             = "tls_close"
 	tlsProgTlsEnter             = "tls_enter"
 	tlsProgTlsEnterOne          = "tls_enter_one"
+	tlsProgTlsGo                = "tls_go"
+	tlsProgTlsGoOne             = "tls_go_one"
 	tlsProgTlsLeave             = "tls_leave"
 	tlsProgTlsLeaveOne          = "tls_leave_one"
 	tlsVarGhostSensor           = "ghost_sensor"
@@ -220,6 +224,8 @@ type tlsProgramSpecs struct {
 	TlsClose    *ebpf.ProgramSpec `ebpf:"tls_close"`
 	TlsEnter    *ebpf.ProgramSpec `ebpf:"tls_enter"`
 	TlsEnterOne *ebpf.ProgramSpec `ebpf:"tls_enter_one"`
+	TlsGo       *ebpf.ProgramSpec `ebpf:"tls_go"`
+	TlsGoOne    *ebpf.ProgramSpec `ebpf:"tls_go_one"`
 	TlsLeave    *ebpf.ProgramSpec `ebpf:"tls_leave"`
 	TlsLeaveOne *ebpf.ProgramSpec `ebpf:"tls_leave_one"`
 }
@@ -316,6 +322,8 @@ type tlsPrograms struct {
 	TlsClose    *ebpf.Program `ebpf:"tls_close"`
 	TlsEnter    *ebpf.Program `ebpf:"tls_enter"`
 	TlsEnterOne *ebpf.Program `ebpf:"tls_enter_one"`
+	TlsGo       *ebpf.Program `ebpf:"tls_go"`
+	TlsGoOne    *ebpf.Program `ebpf:"tls_go_one"`
 	TlsLeave    *ebpf.Program `ebpf:"tls_leave"`
 	TlsLeaveOne *ebpf.Program `ebpf:"tls_leave_one"`
 }
@@ -325,6 +333,8 @@ func (p *tlsPrograms) Close() error {
 		p.TlsClose,
 		p.TlsEnter,
 		p.TlsEnterOne,
+		p.TlsGo,
+		p.TlsGoOne,
 		p.TlsLeave,
 		p.TlsLeaveOne,
 	)

@@ -134,12 +134,21 @@ type said struct {
 func (w *watch) at(is func(c *event.Chunk) bool) (s side) {
 	w.t.Helper()
 	w.drain()
+	first := map[uint64]string{} // what Go's reader in the background took
 	for _, c := range w.chunks {
 		if !c.TLS || c.Closed || !is(&c) {
 			continue
 		}
 		one := said{peer: c.Remote.Port(), Chunk: c}
+		if len(c.Data) == 1 && !c.Sent {
+			first[c.Conn] = string(c.Data)
+			continue
+		}
 		text := string(c.Data)
+		if !c.Sent {
+			text = first[c.Conn] + text
+			first[c.Conn] = ""
+		}
 		switch {
 		case strings.HasPrefix(text, "GET /"):
 			one.id, _, _ = strings.Cut(text[len("GET /"):], " ")

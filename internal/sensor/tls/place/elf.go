@@ -13,14 +13,14 @@ const (
 	maxStrings = 256 << 20 // bytes of a table of names
 	maxSymbols = 8 << 20
 	maxCode    = 4096 // bytes of a function
-	window     = 64 << 10
+	windowSize = 64 << 10
 )
 
 // file is an ELF file.
 type file struct {
 	r        io.ReaderAt
 	machine  elf.Machine
-	segments []elf.ProgHeader // that are loaded and executable
+	programs []elf.ProgHeader
 	sections []*elf.Section
 }
 
@@ -44,17 +44,15 @@ func open(r io.ReaderAt) (f *file, err error) {
 	}
 	f = &file{r: r, machine: e.Machine, sections: e.Sections}
 	for _, p := range e.Progs {
-		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 {
-			f.segments = append(f.segments, p.ProgHeader)
-		}
+		f.programs = append(f.programs, p.ProgHeader)
 	}
 	return f, nil
 }
 
 // offset returns where in the file an address of its code is.
 func (f *file) offset(address uint64) (uint64, bool) {
-	for _, p := range f.segments {
-		if address >= p.Vaddr && address-p.Vaddr < p.Filesz {
+	for _, p := range f.programs {
+		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && address >= p.Vaddr && address-p.Vaddr < p.Filesz {
 			return address - p.Vaddr + p.Off, true
 		}
 	}
@@ -75,6 +73,10 @@ func (f *file) code(address, n uint64) []byte {
 // symbols returns those of the named functions that the file defines. It reads
 // the tables in pieces: those of a big program would not fit into our memory.
 func (f *file) symbols(names []string) (map[string]symbol, error) {
+	return f.symbolsOf(elf.STT_FUNC, names)
+}
+
+func (f *file) symbolsOf(kind elf.SymType, names []string) (map[string]symbol, error) {
 	found := map[string]symbol{}
 	for _, table := range f.sections {
 		if table.Type != elf.SHT_DYNSYM && table.Type != elf.SHT_SYMTAB || int64(table.Link) >= int64(len(f.sections)) {
@@ -87,7 +89,7 @@ func (f *file) symbols(names []string) (map[string]symbol, error) {
 		if len(at) == 0 {
 			continue
 		}
-		if err := f.search(table, at, found); err != nil {
+		if err := f.search(table, kind, at, found); err != nil {
 			return nil, err
 		}
 	}
@@ -108,9 +110,9 @@ func (f *file) strings(table *elf.Section, names []string) (map[uint32]string, e
 		wanted[i] = append([]byte(n), 0)
 		longest = max(longest, len(wanted[i]))
 	}
-	piece := make([]byte, window)
-	for base := uint64(0); base < size; base += uint64(window - longest) {
-		b := piece[:min(window, size-base)]
+	piece := make([]byte, windowSize)
+	for base := uint64(0); base < size; base += uint64(windowSize - longest) {
+		b := piece[:min(windowSize, size-base)]
 		if _, err := f.r.ReadAt(b, int64(table.Offset+base)); err != nil {
 			return nil, fmt.Errorf("read names: %w", err)
 		}
@@ -129,13 +131,13 @@ func (f *file) strings(table *elf.Section, names []string) (map[uint32]string, e
 }
 
 // search adds the functions whose names are at the given places.
-func (f *file) search(table *elf.Section, at map[uint32]string, found map[string]symbol) error {
+func (f *file) search(table *elf.Section, kind elf.SymType, at map[uint32]string, found map[string]symbol) error {
 	const entry = elf.Sym64Size
 	n := table.FileSize / entry
 	if n > maxSymbols || table.Offset > math.MaxInt64-maxSymbols*entry {
 		return fmt.Errorf("%d symbols are too many", n)
 	}
-	piece := make([]byte, window/entry*entry)
+	piece := make([]byte, windowSize/entry*entry)
 	for n > 0 {
 		count := min(n, uint64(len(piece)/entry))
 		b := piece[:count*entry]
@@ -145,7 +147,7 @@ func (f *file) search(table *elf.Section, at map[uint32]string, found map[string
 		n -= count
 		for ; len(b) > 0; b = b[entry:] {
 			name, ok := at[le32(b)]
-			if !ok || elf.ST_TYPE(b[4]) != elf.STT_FUNC || le16(b[6:]) == uint16(elf.SHN_UNDEF) {
+			if !ok || elf.ST_TYPE(b[4]) != kind || le16(b[6:]) == uint16(elf.SHN_UNDEF) {
 				continue
 			}
 			found[name] = symbol{address: le64(b[8:]), size: le64(b[16:])}

@@ -23,6 +23,8 @@ const (
 	Write
 	Handshake
 	Free
+	GoRead
+	GoWrite
 )
 
 // Count says where a call tells how many bytes it moved.
@@ -42,13 +44,25 @@ type Site struct {
 	Return bool   // where the function returns too
 	Call   Call
 	Count  Count
-	Dear   bool // the kernel single-steps it
+	Dear   bool   // the kernel single-steps it
+	Slots  *Slots // of GoRead
+}
+
+// Cookie tells the program at the site what it is.
+func (s Site) Cookie() uint64 {
+	if s.Slots == nil {
+		return uint64(s.Call) | uint64(s.Count)<<8
+	}
+	return uint64(s.Call) | uint64(s.Slots.Register)<<8 |
+		uint64(s.Slots.Conn)<<16 | uint64(s.Slots.Buffer)<<32 | uint64(s.Slots.Len)<<48
 }
 
 // Library is what was found in a file.
 type Library struct {
-	Name  string // of the kind: openssl, gnutls
-	Sites []Site
+	Name    string // of the kind: openssl, gnutls, go
+	Sites   []Site
+	Why     string   // why it has no sites; empty if it has no TLS
+	Runtime *Runtime // of Go
 }
 
 // ErrNone says that the file has nothing that sees plaintext.
@@ -93,6 +107,10 @@ func Find(r io.ReaderAt) ([]Library, error) {
 	f, err := open(r)
 	if err != nil {
 		return nil, err
+	}
+	l, isGo, err := f.golang()
+	if isGo {
+		return []Library{l}, err
 	}
 	at, err := f.symbols(names())
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"os"
+	"runtime"
 	"testing"
 )
 
@@ -18,7 +19,7 @@ const (
 func program(code []byte) *file {
 	return &file{
 		r: bytes.NewReader(append(make([]byte, inFile), code...)), machine: elf.EM_X86_64,
-		segments: []elf.ProgHeader{{Vaddr: base, Off: inFile, Filesz: uint64(len(code))}},
+		programs: []elf.ProgHeader{{Type: elf.PT_LOAD, Flags: elf.PF_X, Vaddr: base, Off: inFile, Filesz: uint64(len(code))}},
 	}
 }
 
@@ -84,17 +85,33 @@ func TestPlaceOfLayers(t *testing.T) {
 	}
 }
 
-func TestFindNothing(t *testing.T) {
+// This test is a Go program; what its own runtime says must be found.
+func TestFindGo(t *testing.T) {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer self.Close()
-	if _, err := Find(self); !errors.Is(err, ErrNone) {
-		t.Errorf("this test: %v", err)
+	libs, err := Find(self)
+	if err != nil || len(libs) != 1 || libs[0].Name != "go" {
+		t.Fatalf("%+v, %v", libs, err)
 	}
+	if r := libs[0].Runtime; r.Version != runtime.Version() || r.Goid == 0 || runtime.GOARCH == "amd64" && r.G != -8 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestFindNothing(t *testing.T) {
 	if _, err := Find(bytes.NewReader([]byte("#!/bin/sh\n"))); err == nil || errors.Is(err, ErrNone) {
 		t.Errorf("a script: %v", err)
+	}
+}
+
+func TestMinorOf(t *testing.T) {
+	for version, want := range map[string]int{"go1.26.8": 26, "go1.18": 18, "go1.27rc1": 27, "go1.25.0 X:nocoverageredesign": 25, "devel +abc": 0, "go1.": 0, "": 0} {
+		if got := minorOf(version); got != want {
+			t.Errorf("%q: %d, want %d", version, got, want)
+		}
 	}
 }
 
