@@ -128,7 +128,7 @@ func TestFirstUser(t *testing.T) {
 	w.probed("libssl.so.3")
 	cert, key := certificate(t)
 	port := freePort(t)
-	cmd := exec.Command("/usr/bin/python3", script(t, "server.py", pythonServer), fmt.Sprint(port), cert, key)
+	cmd := exec.Command(need(t, "/usr/bin/python3"), script(t, "server.py", pythonServer), fmt.Sprint(port), cert, key)
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+lib)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

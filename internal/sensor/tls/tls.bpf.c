@@ -251,7 +251,7 @@ static __noinline struct l7_conn *bind(struct l7_tls_thread *t, __u64 address, e
 		by = t->moved == 2 ? &t->ends[1] : &t->ends[0];
 	else if (call == TLS_READ && moved > 0 && fresh && fits(t->len[0], moved))
 		by = &t->ends[0];
-	else if (fresh && (call == TLS_HANDSHAKE ? moved == 1 : !c && call == TLS_READ))
+	else if (fresh && (call == TLS_HANDSHAKE ? moved == 1 : !c)) /* Node shakes hands inside of a write */
 		by = &t->ends[0];
 	if (!by || (c && by->conn == c->ends.conn))
 		return c;
