@@ -29,14 +29,15 @@ type files struct {
 	goProcs              *ebpf.Map // process -> where its goroutines are
 	most                 int
 	watch                *mapped.Watch
+	looked               chan struct{} // closed when everything was met once
 	done                 chan struct{} // closed when the goroutine has ended
 
 	mu       sync.Mutex
 	attached map[mapped.ID]*attached
-	verdicts map[mapped.ID]string // why a file has no probes; empty: it has nothing for us
-	lost     uint64               // mappings the kernel could not tell of
-	evicted  uint64               // files that had to go for others
-	goPIDs   map[uint32]bool      // Go processes that goProcs has
+	verdicts map[mapped.ID]verdict // of files that have no probes
+	lost     uint64                // mappings the kernel could not tell of
+	evicted  uint64                // files that had to go for others
+	goPIDs   map[uint32]bool       // Go processes that goProcs has
 }
 
 // attached is a file with its probes.
@@ -48,6 +49,9 @@ type attached struct {
 	used  int64           // when the last process mapped it
 }
 
+// verdict is why a file has no probes; empty if there is nothing to probe.
+type verdict struct{ path, why string }
+
 const (
 	restEvery  = 20 * time.Millisecond // between two looks at what was mapped
 	sweepEvery = 10 * time.Second
@@ -58,7 +62,7 @@ const (
 // find begins to look for files. Listening first and looking second leaves no
 // gap.
 func find(o *kernel.Object, most int) (*files, error) {
-	f := &files{most: most, done: make(chan struct{}), attached: map[mapped.ID]*attached{}, verdicts: map[mapped.ID]string{},
+	f := &files{most: most, looked: make(chan struct{}), done: make(chan struct{}), attached: map[mapped.ID]*attached{}, verdicts: map[mapped.ID]verdict{},
 		goProcs: o.Maps["ghost_shared_go_procs"], goPIDs: map[uint32]bool{}}
 	for multi, names := range programs {
 		enter, leave, golang := o.Programs[names.enter], o.Programs[names.leave], o.Programs[names.golang]
@@ -80,6 +84,7 @@ func find(o *kernel.Object, most int) (*files, error) {
 func (f *files) run() {
 	defer close(f.done)
 	f.lookAround()
+	close(f.looked)
 	swept := time.Now()
 	for f.watch.Wait(sweepEvery) == nil {
 		if f.watch.Drain(f.met) {
@@ -167,18 +172,18 @@ func (f *files) met(m mapped.File) {
 	}
 	f.mu.Lock()
 	a := f.attached[m.ID]
-	_, verdict := f.verdicts[m.ID]
+	_, judged := f.verdicts[m.ID]
 	f.mu.Unlock()
 	why := ""
-	if a == nil && !verdict {
+	if a == nil && !judged {
 		a, why = f.attach(m)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.goroutines(m, a)
 	if a == nil {
-		if !verdict {
-			f.judge(m.ID, why)
+		if !judged {
+			f.judge(m.ID, m.Path, why)
 		}
 		return
 	}
@@ -232,11 +237,11 @@ func (a *attached) use(pid uint32) {
 }
 
 // judge remembers a file that has no probes.
-func (f *files) judge(id mapped.ID, why string) {
+func (f *files) judge(id mapped.ID, path, why string) {
 	if len(f.verdicts) >= mostSeen {
 		clear(f.verdicts) // they are looked at again
 	}
-	f.verdicts[id] = why
+	f.verdicts[id] = verdict{path, why}
 }
 
 // makeRoom detaches the file that was mapped least lately, if there are too
@@ -251,9 +256,10 @@ func (f *files) makeRoom() {
 			oldest = id
 		}
 	}
-	_ = f.attached[oldest].close() // a link that does not close is closed by the end of the process
+	a := f.attached[oldest]
+	_ = a.close() // a link that does not close is closed by the end of the process
 	delete(f.attached, oldest)
-	f.judge(oldest, "too many files have probes: sensors.tls.files")
+	f.judge(oldest, a.path, "too many files have probes: sensors.tls.files")
 	f.evicted++
 }
 

@@ -3,6 +3,7 @@ package place
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -36,11 +37,14 @@ func open(r io.ReaderAt) (f *file, err error) {
 		}
 	}()
 	e, err := elf.NewFile(r)
+	if bad := (*elf.FormatError)(nil); errors.As(err, &bad) || errors.Is(err, io.EOF) {
+		return nil, ErrNone // a script, a compiler's cache
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read ELF: %w", err)
 	}
 	if e.Class != elf.ELFCLASS64 || e.Data != elf.ELFDATA2LSB || (e.Machine != elf.EM_X86_64 && e.Machine != elf.EM_AARCH64) {
-		return nil, fmt.Errorf("%s %s %s is not looked at", e.Machine, e.Class, e.Data)
+		return nil, ErrNone
 	}
 	f = &file{r: r, machine: e.Machine, sections: e.Sections}
 	for _, p := range e.Progs {

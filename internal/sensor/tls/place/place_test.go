@@ -102,7 +102,7 @@ func TestFindGo(t *testing.T) {
 }
 
 func TestFindNothing(t *testing.T) {
-	if _, err := Find(bytes.NewReader([]byte("#!/bin/sh\n"))); err == nil || errors.Is(err, ErrNone) {
+	if _, err := Find(bytes.NewReader([]byte("#!/bin/sh\n"))); !errors.Is(err, ErrNone) {
 		t.Errorf("a script: %v", err)
 	}
 }
