@@ -4,31 +4,40 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X ghostlight/internal/agent.version=$(VERSION)
 export CGO_ENABLED = 0
+# The version is ours to say; asking git fails where the checkout is another's.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
-.PHONY: run build test lint unit generated e2e ui vm bench generate setup clean help
+.PHONY: run build test lint unit generated e2e ui vm bench generate setup go clean help
+.NOTPARALLEL:
 
 ## run: build, then watch this host: http://127.0.0.1:4100 (Ctrl-C stops it)
 run: build
-	@if [ "$$(id -u)" = 0 ]; then exec bin/ghostlight run; else echo "ghostlight needs capabilities: running it by sudo"; exec sudo bin/ghostlight run; fi
+	@[ "$$(id -u)" != 0 ] || exec bin/ghostlight run; \
+	command -v sudo >/dev/null || { echo "ghostlight needs capabilities and there is no sudo: run bin/ghostlight run as root, or see docs/security.md"; exit 1; }; \
+	echo "ghostlight needs capabilities: running it by sudo"; exec sudo bin/ghostlight run
 
 ## build: one static binary in bin/; needs nothing but Go
-build:
+build: go
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ghostlight ./cmd/ghostlight
 
 ## test: everything CI runs; installs what it needs from Debian's packages
 test: setup lint generated build unit e2e ui vm
 
 ## setup: install the packages that tests need, and say which
-setup:
+setup: go
 	test/setup.sh
 
+# Go is what has to be there; one from 1.21 on fetches the version it needs.
+go:
+	@$(GO) list -m >/dev/null || { echo "Ghostlight is built by Go 1.26 or later; PATH leads to none (https://go.dev/dl/)"; exit 1; }
+
 ## lint: format, vet, and the rules of the house (internal/lint)
-lint:
+lint: go
 	@test -z "$$(gofmt -l cmd internal test ui/*.go)" || { gofmt -l cmd internal test ui/*.go; echo "run gofmt"; exit 1; }
 	$(GO) vet ./...
 
 ## unit: unit, story and kernel tests on this host
-unit:
+unit: go
 	@mkdir -p .cache
 	NODE_PATH=$(CURDIR)/.cache/duckdb/node_modules $(GO) test -count=1 -json ./cmd/... ./internal/... ./ui/... ./test/vm/... ./test/report/... | $(GO) run ./test/report -save .cache/host.json
 
@@ -50,11 +59,11 @@ bench: build
 	$(GO) run ./test/bench
 
 ## generate: BPF objects, the catalogue, documents; needs clang-19 and npm
-generate:
+generate: go
 	$(GO) generate ./...
 
 ## generated: what is committed is what the sources make
-generated:
+generated: go
 	test/generated.sh
 
 clean:

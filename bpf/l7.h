@@ -88,7 +88,7 @@ struct l7_conn {
 	__u8 transport;
 	__u8 named;
 	__u8 head_len[2];
-	__u32 reserved;
+	__u32 inode; /* without socket storage: of the socket that this is about, if it is not TCP */
 	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
 };
 
@@ -105,6 +105,64 @@ struct {
 	__type(key, int);
 	__type(value, struct l7_conn);
 } ghost_shared_l7_conns SEC(".maps");
+
+/* The same by the socket's address, where a tracing program cannot have socket
+ * storage (before Linux 5.11). TCP sockets are deleted at their end, of others
+ * the oldest go. User space makes it small where it is of no use. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct l7_conn);
+} ghost_shared_l7_socks SEC(".maps");
+
+/* What a value begins as. */
+static const struct l7_conn l7_new;
+
+/* What this kernel has; written by user space. */
+volatile const bool l7_storage = true; /* socket storage in tracing programs */
+volatile const bool l7_task = true;    /* bpf_get_current_task_btf, bpf_task_pt_regs, bpf_get_socket_cookie */
+
+static __always_inline struct l7_conn *l7_find(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	if (l7_storage)
+		return bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
+	return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+}
+
+/* l7_make returns the value of a socket, all zero if there was none. */
+static __always_inline struct l7_conn *l7_make(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	if (l7_storage)
+		return bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	bpf_map_update_elem(&ghost_shared_l7_socks, &key, &l7_new, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+}
+
+/* ---- the running task ---- */
+
+static __always_inline struct task_struct *l7_current(void)
+{
+	return l7_task ? bpf_get_current_task_btf() : (struct task_struct *)bpf_get_current_task();
+}
+
+/* Plain loads where the verifier knows the type, a helper call for each where it
+ * does not. */
+#define l7_read(from, field) (l7_task ? (from)->field : BPF_CORE_READ(from, field))
+
+#define L7_STACK 16384 /* THREAD_SIZE; amd64, and arm64 with small pages */
+
+/* l7_regs are the registers with which a task entered the kernel. */
+static __always_inline struct pt_regs *l7_regs(struct task_struct *task)
+{
+	if (l7_task)
+		return (struct pt_regs *)bpf_task_pt_regs(task);
+	return (struct pt_regs *)((__u64)BPF_CORE_READ(task, stack) + L7_STACK - bpf_core_type_size(struct pt_regs));
+}
 
 struct go_proc {
 	__s16 goid_offset; /* in runtime.g */
@@ -134,7 +192,7 @@ volatile const bool l7_arm64; /* written by user space */
  * process is looked up once a second, not with each call. */
 static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct *task, __u64 now)
 {
-	__u32 tgid = task->tgid;
+	__u32 tgid = l7_read(task, tgid);
 	__u64 g = 0, id = 0;
 	unsigned long base;
 
@@ -149,9 +207,9 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 	if (!c->goid_offset)
 		return 0;
 	if (l7_arm64) {
-		g = ((struct pt_regs___arm64 *)bpf_task_pt_regs(task))->regs[28];
+		g = l7_read((struct pt_regs___arm64 *)l7_regs(task), regs[28]);
 	} else {
-		base = task->thread.fsbase;
+		base = l7_read(task, thread.fsbase);
 		bpf_probe_read_user(&g, sizeof(g), (void *)(base + c->g_offset));
 	}
 	if (g)
@@ -236,7 +294,10 @@ struct l7_tls_thread {
 	__u64 handshake; /* session of one; 0: none */
 };
 
-/* Threads that called a TLS library. Gone with the thread. */
+volatile const bool l7_threads = true; /* task storage; written by user space */
+
+/* Threads that called a TLS library. Gone with the thread. Where the kernel has
+ * no task storage (before Linux 5.11) it is a hash that nobody uses. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -248,7 +309,7 @@ struct {
  * an encrypted socket. */
 static __always_inline void l7_tls_moved(const struct l7_conn *c, struct task_struct *task, __u32 len, bool sent, __u64 ready)
 {
-	struct l7_tls_thread *t = bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0);
+	struct l7_tls_thread *t = l7_threads ? bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0) : 0;
 
 	if (!t)
 		return;
@@ -373,12 +434,25 @@ static __noinline void l7_emit_several(const struct l7_conn *c, const struct l7_
 		l7_emit_pieces(c, &m, &s, 16384);
 }
 
+/* l7_flatten makes one piece of the first, if that is all that is wanted. */
+static __always_inline void l7_flatten(struct l7_source *s, __u32 want)
+{
+	struct l7_iovec v;
+
+	if (!s->count || bpf_probe_read_user(&v, sizeof(v), (void *)s->base) || v.len < want)
+		return;
+	s->base = v.base;
+	s->count = 0;
+}
+
 /* l7_emit makes a record of the smallest size that takes what is wanted: the
  * kernel wants to know the size of a record when it verifies the program. */
-static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s)
+static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
 {
 	__u32 n = m->want;
 
+	if (!m->had)
+		l7_flatten(s, n);
 	if (!n || !(s->known || m->had))
 		l7_emit_none(c, m);
 	else if (s->count || m->had)

@@ -385,6 +385,7 @@ struct thread_struct {
 struct task_struct {
 	struct thread_info thread_info;
 	struct thread_struct thread;
+	void *stack;
 	unsigned int flags;
 	pid_t pid;
 	pid_t tgid;

@@ -4,12 +4,16 @@
 # host. Screenshots go to .cache/screenshots.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-shots=$PWD/.cache/screenshots
+root=$PWD
+shots=$root/.cache/screenshots
 mkdir -p "$shots"
 
 cd ui
-npm ci --no-audit --no-fund --silent
+npm ci --no-audit --no-fund --loglevel=error
 npm run --silent types
+# Setup's node, if this machine's is too old; npm keeps to the system's, which
+# knows the certificates that this machine trusts.
+PATH=$root/.cache/node/bin:$PATH
 GHOSTLIGHT_SHOTS="$shots/mock" timeout 900 npm test --silent
 cd ..
 

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 before=$(git status --porcelain)
 go generate ./internal/...
 if [ -f ui/package.json ]; then
-	(cd ui && npm ci --no-audit --no-fund --silent && npm run --silent build)
+	(cd ui && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build)
 fi
 after=$(git status --porcelain)
 if [ "$before" != "$after" ]; then

@@ -28,6 +28,7 @@ type budget struct {
 // cost is what a period took. Watching is the programs and the reader.
 type cost struct {
 	CPU      float64
+	Process  float64 // of it, the agent's own
 	Watching float64
 	Memory   int64
 }

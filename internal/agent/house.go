@@ -258,8 +258,10 @@ func (u usage) since(before usage, programs []kernel.ProgramCost) cost {
 	for _, p := range programs {
 		bpf += p.CPU
 	}
+	own := float64(u.process-before.process) / window
 	return cost{
-		CPU:      float64(u.process-before.process)/window + bpf,
+		CPU:      own + bpf,
+		Process:  own,
 		Watching: float64(u.reader-before.reader)/window + bpf,
 		Memory:   u.memory,
 	}

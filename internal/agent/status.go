@@ -11,7 +11,6 @@ import (
 	"ghostlight/internal/api"
 	"ghostlight/internal/event"
 	"ghostlight/internal/export"
-	"ghostlight/internal/kernel"
 	"ghostlight/internal/store"
 )
 
@@ -30,7 +29,7 @@ func (h *housekeeping) publish(now int64) {
 		Host:     h.host,
 		Started:  a.started,
 		UptimeNS: int64(time.Since(a.started)),
-		Agent:    api.Cost{CPUPercent: 100 * (h.own.CPU - share(h.programs)), RSSBytes: residentBytes()},
+		Agent:    api.Cost{CPUPercent: 100 * h.own.Process, RSSBytes: residentBytes()},
 		Events:   api.Events{Total: h.events, PerSecond: perSecond(h.events-h.shown, now-h.last)},
 		Lost:     h.lostStatus(kept.Lost),
 		Budget:   h.budgetStatus(),
@@ -56,14 +55,6 @@ func perSecond(n uint64, elapsed int64) float64 {
 		return 0
 	}
 	return float64(n) * 1e9 / float64(elapsed)
-}
-
-func share(programs []kernel.ProgramCost) float64 {
-	sum := 0.0
-	for _, p := range programs {
-		sum += p.CPU
-	}
-	return sum
 }
 
 func (h *housekeeping) lostStatus(byStore uint64) api.Lost {

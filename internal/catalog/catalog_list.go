@@ -8,6 +8,9 @@ import (
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/mysql"
+	"ghostlight/internal/l7/postgresql"
+	"ghostlight/internal/l7/redis"
 	"ghostlight/internal/l7/websocket"
 	"ghostlight/internal/sensor"
 	"ghostlight/internal/sensor/drop"
@@ -27,6 +30,9 @@ var Exporters = []export.Def{
 var Protos = []l7.Proto{
 	http1.Proto,
 	http2.Proto,
+	mysql.Proto,
+	postgresql.Proto,
+	redis.Proto,
 	websocket.Proto,
 }
 

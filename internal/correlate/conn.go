@@ -19,6 +19,8 @@ type conn struct {
 	local, remote netip.AddrPort
 	netNS, pid    uint32
 	tls           bool
+	opened        int64 // until its first call has begun
+	opener        uint32
 
 	proto  *l7.Proto
 	parser l7.Conn

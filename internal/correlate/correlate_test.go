@@ -201,6 +201,32 @@ func TestEventLoop(t *testing.T) {
 	}
 }
 
+// A new connection is asked for when its request came; by the time it stands,
+// the event loop has read others.
+func TestNewConnection(t *testing.T) {
+	h := newHost(Options{})
+	h.move(3, false, 20, 20, "ask /a\n")
+	asked := h.now + 1
+	h.move(7, false, 20, 20, "ask /b\n")
+	x := h.move(4, true, 20, 20, "ask /a1\n")
+	x.Opened, x.Opener = asked, 20
+	y := h.move(8, true, 20, 20, "ask /b1\n")
+	y.Opened, y.Opener = asked+1e6, 20
+	h.move(4, false, 20, 20, "answer /a1\n")
+	h.move(8, false, 20, 20, "answer /b1\n")
+	h.move(7, true, 20, 20, "answer /b\n")
+	h.move(3, true, 20, 20, "answer /a\n")
+	rs := h.run()
+	for call, served := range map[string]string{"/a1": "/a", "/b1": "/b"} {
+		if c, s := byText(t, rs, call, event.Client), byText(t, rs, served, event.Server); c.Trace.Parent != s.Trace.Span {
+			t.Errorf("%s is no child of %s", call, served)
+		}
+	}
+	if len(h.c.traces.cause) != 0 {
+		t.Error("a cause is left")
+	}
+}
+
 // Another thread than the one that read the request: unknown, not guessed.
 func TestHandOver(t *testing.T) {
 	h := newHost(Options{})

@@ -10,17 +10,26 @@ func requestInt(name string, t Type, doc string, get func(*Request) int64) Colum
 }
 
 func requestStr(name, doc string, get func(*Request) string) Column {
-	return Column{Name: name, Type: String, Doc: doc, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(&b.Requests[i])...) }}
+	return text(name, doc, func(b *Batch, i int) string { return get(&b.Requests[i]) })
+}
+
+// families are the groups of the columns that only one family has.
+var families = [...]*Group{HTTP: only(HTTP), RPC: only(RPC), DB: only(DB), Messaging: only(Messaging), DNS: only(DNS)}
+
+func only(f Family) *Group {
+	return &Group{Has: func(b *Batch, row int) bool { return b.Requests[row].Family == f }}
 }
 
 // requestWord is a text that stands in this column for one family only.
 func requestWord(family Family, name, doc string, get func(*Request) string) Column {
-	return requestStr(name, doc, func(r *Request) string {
+	c := requestStr(name, doc, func(r *Request) string {
 		if r.Family != family {
 			return ""
 		}
 		return get(r)
 	})
+	c.Group = families[family]
+	return c
 }
 
 func requestAddr(name, doc string, get func(*Request) netip.Addr) Column {

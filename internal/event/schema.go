@@ -46,6 +46,23 @@ type Column struct {
 	Doc    string
 	Int    func(b *Batch, row int) int64
 	Append func(dst []byte, b *Batch, row int) []byte
+	// Text is Append without the copy, for a String column whose cells are
+	// texts already; else nil.
+	Text func(b *Batch, row int) string
+	// Group, if set, tells which rows have no value here, so that they are not
+	// asked for one.
+	Group *Group
+}
+
+// Group is columns that have values in the same rows only: those of one family
+// of requests, for instance.
+type Group struct {
+	Has func(b *Batch, row int) bool
+}
+
+// text returns a column whose cells are texts already.
+func text(name, doc string, get func(b *Batch, row int) string) Column {
+	return Column{Name: name, Type: String, Doc: doc, Text: get, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(b, i)...) }}
 }
 
 // SQLName returns the name in SQL and Parquet.
@@ -65,7 +82,7 @@ func flowInt(name string, t Type, doc string, get func(*Flow) int64) Column {
 }
 
 func flowStr(name, doc string, get func(*Flow) string) Column {
-	return Column{Name: name, Type: String, Doc: doc, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(&b.Flows[i])...) }}
+	return text(name, doc, func(b *Batch, i int) string { return get(&b.Flows[i]) })
 }
 
 func flowAddr(name, doc string, get func(*Flow) netip.Addr) Column {
@@ -121,7 +138,7 @@ func processInt(name string, t Type, doc string, get func(*Process) int64) Colum
 }
 
 func processStr(name, doc string, get func(*Process) string) Column {
-	return Column{Name: name, Type: String, Doc: doc, Append: func(dst []byte, b *Batch, i int) []byte { return append(dst, get(&b.Processes[i])...) }}
+	return text(name, doc, func(b *Batch, i int) string { return get(&b.Processes[i]) })
 }
 
 var processColumns = []Column{

@@ -21,6 +21,9 @@ func TestColumnNames(t *testing.T) {
 				t.Errorf("%s: %s needs a doc, and either Int or Append", table.Name, c.Name)
 			}
 			isText := c.Type == String || c.Type == Strings || c.Type == Map
+			if c.Text != nil && c.Type != String {
+				t.Errorf("%s: %s has texts that are not cells", table.Name, c.Name)
+			}
 			if isText != (c.Append != nil) {
 				t.Errorf("%s: %s has cells that are not of its type", table.Name, c.Name)
 			}

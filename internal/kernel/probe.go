@@ -60,6 +60,8 @@ var (
 		Test: trySkStorage}
 	HaveTaskStorage = &Probe{Name: "task storage", Since: "5.11", Loss: "thread state falls back to a hash map",
 		Test: func() error { return features.HaveMapType(ebpf.TaskStorage) }}
+	HaveTaskRegs = &Probe{Name: "registers of a task", Since: "5.15", Loss: "system call arguments are found on the task's stack",
+		Test: tryTaskRegs}
 	HaveCgroupSKB = &Probe{Name: "cgroup skb", Since: "4.10", Loss: "UDP and ICMP flows",
 		Test: func() error { return features.HaveProgramType(ebpf.CGroupSKB) }}
 	HaveDropReason = &Probe{Name: "drop reasons", Since: "5.17", Loss: "why the kernel dropped a packet",
@@ -73,7 +75,7 @@ var (
 
 // Probes is every probe, in the order doctor shows them.
 var Probes = []*Probe{
-	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveCgroupSKB,
+	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveTaskRegs, HaveCgroupSKB,
 	HaveDropReason, HaveResetReason, HaveSockLength, HaveUprobe, HaveFentry, HaveKprobe, HaveLSM,
 }
 
@@ -124,6 +126,23 @@ func trySkStorage() error {
 			asm.Mov.Imm(asm.R3, 0),
 			asm.Mov.Imm(asm.R4, 0),
 			asm.FnSkStorageGet.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return lastLine(err)
+	}
+	return p.Close()
+}
+
+func tryTaskRegs() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state", License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.FnGetCurrentTaskBtf.Call(),
+			asm.Mov.Reg(asm.R1, asm.R0),
+			asm.FnTaskPtRegs.Call(),
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Return(),
 		},

@@ -25,7 +25,7 @@ var layers = []struct {
 	level    int
 	patterns []string
 }{
-	{0, []string{"internal/event", "internal/wire", "internal/semconv", "internal/config", "ui", "test/vm/plan"}},
+	{0, []string{"internal/event", "internal/wire", "internal/semconv", "internal/sqltext", "internal/config", "ui", "test/vm/plan"}},
 	{1, []string{"internal/kernel", "internal/l7", "internal/aggregate"}},
 	{2, []string{"internal/sensor", "internal/sensor/*/*", "internal/l7/*", "internal/export", "internal/enrich/*"}},
 	{3, []string{"internal/sensor/*", "internal/export/*", "internal/segment"}},

@@ -30,10 +30,12 @@ func NewCache(n int) *Cache { return &Cache{limit: n} }
 
 // File is a Parquet file of rows of one table. It is safe for many readers.
 type File struct {
-	Path   string
-	Size   int64
-	Groups []Extent // its row groups
-	Extent          // of all of them
+	Path    string
+	Size    int64
+	Groups  []Extent // its row groups
+	Extent           // of all of them
+	Merged  bool     // its rows were in other files before
+	Foreign bool     // it has columns the table has not
 
 	schema *Schema
 	cache  *Cache
@@ -76,6 +78,8 @@ func (f *File) check() error {
 		return err
 	}
 	f.Extent = whole(f.Groups)
+	_, f.Merged = foot.file.Lookup(keyMerged)
+	f.Foreign = foot.foreign(f.schema)
 	return nil
 }
 
@@ -136,6 +140,20 @@ func (f *File) parse() (foot *footer, err error) {
 		foot.leaf[i] = f.schema.find(p.Schema(), i)
 	}
 	return foot, nil
+}
+
+// foreign tells whether the file has columns that are not read.
+func (foot *footer) foreign(s *Schema) bool {
+	known := 0
+	for i, leaf := range foot.leaf {
+		if leaf < 0 {
+			continue
+		}
+		if known++; s.Table.Columns[i].Type == event.Map {
+			known++
+		}
+	}
+	return known != len(foot.file.Schema().Columns())
 }
 
 // find returns the first leaf of a column if it has the right shape.
@@ -249,6 +267,18 @@ func (g *group) Bounds(column int) (low, high int64, ok bool) {
 		return 0, 0, false
 	}
 	return least.Int64(), most.Int64(), true
+}
+
+// Full and Void tell a writer what it need not read.
+func (g *group) Full(column int) bool {
+	chunk, _, err := g.chunk(column)
+	c, ok := chunk.(*parquet.FileColumnChunk)
+	return err == nil && ok && c.Node().Required()
+}
+
+func (g *group) Void(column int) bool {
+	chunk, _, err := g.chunk(column)
+	return err == nil && (chunk == nil || nothing(chunk))
 }
 
 func (g *group) Column(column int, b *Buffer) (v Vector, err error) {

@@ -3,6 +3,7 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/bits"
 
 	"ghostlight/internal/event"
@@ -19,9 +20,9 @@ type Packed struct {
 
 const padding = 8
 
-// PackInts packs cells. Null is kept as 0, a value as its distance from the
+// PackInts packs cells into memory if it is enough, else into its own. Null is kept as 0, a value as its distance from the
 // least one plus 1; the distance always fits, for Null itself is no value.
-func PackInts(cells []int64) Packed {
+func PackInts(cells []int64, memory []byte) Packed {
 	low, high, nulls := intBounds(cells)
 	if low > high {
 		return Packed{base: event.Null, nulls: true}
@@ -30,51 +31,67 @@ func PackInts(cells []int64) Packed {
 		return Packed{base: low}
 	}
 	p := Packed{base: low, width: byteLen(uint64(high) - uint64(low) + 1), nulls: nulls > 0}
-	p.data = make([]byte, len(cells)*p.width+padding)
+	p.data = sized(memory, len(cells)*p.width+padding)
 	at := 0
+	less := uint64(low) - 1
 	for _, c := range cells {
-		if c != event.Null {
-			binary.LittleEndian.PutUint64(p.data[at:], uint64(c)-uint64(low)+1)
-		} else {
-			binary.LittleEndian.PutUint64(p.data[at:], 0)
+		n := uint64(c) - less
+		if c == event.Null {
+			n = 0
 		}
+		binary.LittleEndian.PutUint64(p.data[at:], n)
 		at += p.width
 	}
 	clear(p.data[at:])
 	return p
 }
 
-// PackCodes packs dictionary codes.
-func PackCodes(codes []uint32) Packed {
-	var most uint32
-	same, nulls := true, false
+// PackCodes packs dictionary codes so, and returns the greatest.
+func PackCodes(codes []uint32, memory []byte) (p Packed, most uint32) {
+	if len(codes) == 0 {
+		return Packed{nulls: true}, 0
+	}
+	least := codes[0]
 	for _, c := range codes {
-		most = max(most, c)
-		same = same && c == codes[0]
-		nulls = nulls || c == 0
+		least, most = min(least, c), max(most, c)
 	}
-	if same {
-		return Packed{base: int64(most), nulls: most == 0}
+	if least == most {
+		return Packed{base: int64(most), nulls: most == 0}, most
 	}
-	p := Packed{width: byteLen(uint64(most)), nulls: nulls}
-	p.data = make([]byte, len(codes)*p.width+padding)
-	at := 0
-	for _, c := range codes {
-		binary.LittleEndian.PutUint64(p.data[at:], uint64(c))
-		at += p.width
+	p = Packed{width: byteLen(uint64(most)), nulls: least == 0}
+	p.data = sized(memory, len(codes)*p.width+padding)
+	if p.width == 1 {
+		for i, c := range codes {
+			p.data[i] = byte(c)
+		}
+	} else {
+		at := 0
+		for _, c := range codes {
+			binary.LittleEndian.PutUint64(p.data[at:], uint64(c))
+			at += p.width
+		}
 	}
-	clear(p.data[at:])
-	return p
+	clear(p.data[len(codes)*p.width:])
+	return p, most
 }
 
+// intBounds tells the least and the greatest value, and how many cells have
+// none. Null is less than any value.
 func intBounds(cells []int64) (low, high int64, nulls int) {
-	low, high = 1<<63-1, event.Null
+	low, high = math.MaxInt64, event.Null
+	for _, c := range cells {
+		low, high = min(low, c), max(high, c)
+	}
+	if low > event.Null {
+		return low, high, 0
+	}
+	low = math.MaxInt64
 	for _, c := range cells {
 		if c == event.Null {
 			nulls++
 			continue
 		}
-		low, high = min(low, c), max(high, c)
+		low = min(low, c)
 	}
 	return low, high, nulls
 }
@@ -91,8 +108,11 @@ func (p *Packed) Ints(dst []int64) {
 		}
 		return
 	}
-	m, at := mask(p.width), 0
 	less := uint64(p.base) - 1
+	if !p.nulls && p.fullInts(dst, less) {
+		return
+	}
+	m, at := mask(p.width), 0
 	for i := range dst {
 		n := binary.LittleEndian.Uint64(p.data[at:]) & m
 		at += p.width
@@ -103,11 +123,39 @@ func (p *Packed) Ints(dst []int64) {
 	}
 }
 
+// fullInts unpacks the common widths where no cell is without a value.
+func (p *Packed) fullInts(dst []int64, less uint64) bool {
+	switch data := p.data; p.width {
+	case 1:
+		for i, n := range data[:len(dst)] {
+			dst[i] = int64(uint64(n) + less)
+		}
+	case 2:
+		for i := range dst {
+			dst[i] = int64(uint64(binary.LittleEndian.Uint16(data[2*i:])) + less)
+		}
+	case 3, 4, 5, 6, 7:
+		m, w := mask(p.width), p.width
+		for i := range dst {
+			dst[i] = int64(binary.LittleEndian.Uint64(data[i*w:])&m + less)
+		}
+	default:
+		return false
+	}
+	return true
+}
+
 // Codes unpacks what PackCodes packed.
 func (p *Packed) Codes(dst []uint32) {
 	if p.width == 0 {
 		for i := range dst {
 			dst[i] = uint32(p.base)
+		}
+		return
+	}
+	if p.width == 1 {
+		for i, c := range p.data[:len(dst)] {
+			dst[i] = uint32(c)
 		}
 		return
 	}

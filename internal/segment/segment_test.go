@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"ghostlight/internal/event"
@@ -34,7 +35,7 @@ func TestPacked(t *testing.T) {
 
 func checkPacked(t *testing.T, cells []int64) {
 	t.Helper()
-	p := PackInts(cells)
+	p := PackInts(cells, nil)
 	written := p.Append(nil)
 	back, rest, err := ReadPacked(append(written, make([]byte, 8)...)[:len(written)], len(cells))
 	if err != nil || len(rest) != 0 {
@@ -64,7 +65,10 @@ func checkPacked(t *testing.T, cells []int64) {
 	for i, c := range cells {
 		codes[i] = uint32(c) >> 1
 	}
-	q := PackCodes(codes)
+	q, most := PackCodes(codes, nil)
+	if len(codes) > 0 && most != slices.Max(codes) {
+		t.Fatalf("codes %v: the greatest is %d", codes, most)
+	}
 	got := make([]uint32, len(codes))
 	q.Codes(got)
 	for i := range codes {

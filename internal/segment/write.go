@@ -1,87 +1,77 @@
 package segment
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"reflect"
 
-	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress/zstd"
+	"github.com/parquet-go/parquet-go/format"
 
 	"ghostlight/internal/event"
 )
 
-// How segments are written. A row group is what a reader decodes at a time; a
-// page is what a column buffers while it is written, so 40 columns take 1 MB.
-const (
-	GroupRows = 16 << 10
-	pageBytes = 16 << 10
-
-	// sampled cells decide whether a column gets a dictionary.
-	sampled = 2048
-)
+// GroupRows is the most rows of a row group: what a reader decodes at a time,
+// and of one column what Write holds.
+const GroupRows = 16 << 10
 
 // Keys of the file's metadata.
 const (
 	keySeq    = "ghostlight.seq"    // sequence number of the first row
+	keyMerged = "ghostlight.merged" // set where the rows were in other files before
 	keyGroups = "ghostlight.groups" // by row group: first number, oldest, newest, big endian hexadecimal
 )
 
-var codec = &zstd.Codec{Level: zstd.SpeedFastest}
-
 // Write writes the rows of sources, oldest first, as one Parquet file and
 // returns its row groups.
+//
+//	sources -> cells of one column -> codes and levels -> pages -> w
+//	             one row group at a time                    \-> footer
+//
+// Columns come as codes into dictionaries and leave as such, so that no value
+// is looked at row by row.
 func Write(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
+	return write(w, s, sources, false)
+}
+
+// Merge writes the rows of other files.
+func Merge(w io.Writer, s *Schema, sources []Source) ([]Extent, error) {
+	return write(w, s, sources, true)
+}
+
+func write(w io.Writer, s *Schema, sources []Source, merged bool) ([]Extent, error) {
 	if len(sources) == 0 {
 		return nil, nil
 	}
-	first := NewRows(s, sources[0])
-	layouts := s.layouts(sources)
-	pw := parquet.NewGenericWriter[any](w, &parquet.WriterConfig{
-		CreatedBy:            "ghostlight",
-		Schema:               s.parquet(first, layouts),
-		PageBufferSize:       pageBytes,
-		DataPageVersion:      2,
-		SkipPageBounds:       s.textPaths(),
-		SkipPageStatistics:   s.textPaths(),
-		ColumnIndexSizeLimit: parquet.DefaultWriterConfig().ColumnIndexSizeLimit,
-		ColumnPageBuffers:    parquet.NewChunkBufferPool(16 << 10),
-		Compression:          codec,
-	})
-	groups, err := writeGroups(pw, first, sources, layouts)
+	f, err := newWriter(w, s, sources)
 	if err != nil {
 		return nil, err
 	}
-	pw.SetKeyValueMetadata(keySeq, fmt.Sprint(groups[0].Seq))
-	pw.SetKeyValueMetadata(keyGroups, encodeGroups(groups))
-	return groups, pw.Close()
-}
-
-// writeGroups puts as many sources into a row group as fit.
-func writeGroups(pw *parquet.GenericWriter[any], rows *Rows, sources []Source, layouts []layout) (groups []Extent, err error) {
-	out := cells{values: make([]parquet.Value, 0, valuesAtOnce)}
+	var groups []Extent
 	for len(sources) > 0 {
-		group := sources[0].Extent()
-		n := 1
-		for n < len(sources) && group.Next() == sources[n].Extent().Seq && group.Len+sources[n].Extent().Len <= GroupRows {
-			e := sources[n].Extent()
-			group.Len += e.Len
-			group.Oldest, group.Newest = min(group.Oldest, e.Oldest), max(group.Newest, e.Newest)
-			n++
-		}
-		if err := out.group(pw.ColumnWriters(), rows, sources[:n], layouts); err != nil {
-			return nil, err
-		}
-		if err := pw.Flush(); err != nil {
+		n, group := grouped(sources)
+		if err := f.group(group, sources[:n]); err != nil {
 			return nil, err
 		}
 		groups = append(groups, group)
 		sources = sources[n:]
 	}
-	return groups, nil
+	return groups, f.close(groups, merged)
+}
+
+// grouped returns how many sources make the next row group: as many as fit.
+func grouped(sources []Source) (n int, group Extent) {
+	group = sources[0].Extent()
+	for n = 1; n < len(sources); n++ {
+		e := sources[n].Extent()
+		if group.Next() != e.Seq || group.Len+e.Len > GroupRows {
+			break
+		}
+		group.Len += e.Len
+		group.Oldest, group.Newest = min(group.Oldest, e.Oldest), max(group.Newest, e.Newest)
+	}
+	return n, group
 }
 
 // known is a source that can tell about a column without reading it.
@@ -100,310 +90,168 @@ func void(s Source, column int) bool {
 	return ok && k.Void(column)
 }
 
-// layout is how a file keeps a column.
-type layout struct {
-	leaf     int
-	required bool // no cell of the file is without a value
+// writer writes one file.
+type writer struct {
+	out      *bufio.Writer
+	offset   int64
+	schema   *Schema
+	leaves   []leaf
+	first    []int // by column of the table: its first leaf
+	required []bool
+	groups   []format.RowGroup
+	rows     int64
+
+	buffers []Buffer // by source
+	ints    []int64
+	vectors []Vector // by source
+	codes   []uint32 // of cells: 0 is none
+	dense   []int32  // of values, from 0
+	levels  levels
+	dict    interned
+	parts   parts
+	repeat  intDict
+	chunk   chunk
 }
 
-func (o *cells) group(columns []*parquet.ColumnWriter, rows *Rows, sources []Source, layouts []layout) error {
-	for _, source := range sources {
-		rows.Reset(source)
-		for i, c := range rows.Schema.Table.Columns {
-			l := layouts[i]
-			o.leaf, o.required, o.writer = l.leaf, l.required, columns[l.leaf]
-			if err := o.column(rows, i, c.Type, columns); err != nil {
-				return fmt.Errorf("column %s: %w", c.Name, err)
-			}
+func newWriter(w io.Writer, s *Schema, sources []Source) (f *writer, err error) {
+	f = &writer{out: bufio.NewWriterSize(w, 32<<10), schema: s}
+	f.required = make([]bool, len(s.Table.Columns))
+	for i, c := range s.Table.Columns {
+		f.required[i] = c.Type != event.Strings && c.Type != event.Map
+		for _, source := range sources {
+			f.required[i] = f.required[i] && full(source, i)
+		}
+	}
+	f.leaves, f.first = s.leaves()
+	f.write([]byte(magic))
+	f.chunk.zstd, err = newEncoder()
+	return f, err
+}
+
+// write keeps count; bufio keeps the first error for close.
+func (f *writer) write(b []byte) {
+	f.out.Write(b)
+	f.offset += int64(len(b))
+}
+
+// group writes a row group, column by column.
+func (f *writer) group(extent Extent, sources []Source) error {
+	g := format.RowGroup{NumRows: int64(extent.Len), FileOffset: f.offset, Ordinal: int16(len(f.groups))}
+	f.rows += g.NumRows
+	f.groups = append(f.groups, g)
+	for i, c := range f.schema.Table.Columns {
+		if err := f.column(i, extent.Len, sources); err != nil {
+			return fmt.Errorf("column %s: %w", c.Name, err)
 		}
 	}
 	return nil
 }
 
-const valuesAtOnce = 1024
-
-// cells turns a vector into the values of one leaf column.
-type cells struct {
-	values   []parquet.Value
-	dict     []parquet.Value
-	buffer   Buffer
-	writer   *parquet.ColumnWriter
-	leaf     int
-	required bool
-}
-
-func (o *cells) column(rows *Rows, i int, t event.Type, columns []*parquet.ColumnWriter) error {
-	if void(rows.source, i) {
-		if err := o.voids(rows.Len); err != nil || t != event.Map {
+func (f *writer) column(i, rows int, sources []Source) error {
+	leaf := f.first[i]
+	t := f.schema.Table.Columns[i].Type
+	if voids(sources, i) {
+		err := f.void(leaf, rows)
+		if t == event.Map && err == nil {
+			err = f.void(leaf+1, rows)
+		}
+		return err
+	}
+	if IsInt(t) {
+		if err := f.gatherInts(i, rows, sources); err != nil {
 			return err
 		}
-		o.leaf++
-		o.writer = columns[o.leaf]
-		return o.voids(rows.Len)
+		return f.numbers(leaf, t, f.required[i])
 	}
-	got, err := rows.source.Column(i, &o.buffer) // one buffer for all columns in turn
+	repeats, err := f.gatherCodes(i, rows, sources)
 	if err != nil {
 		return err
 	}
-	v := &got
-	switch t {
-	case event.Bool:
-		return o.ints(v, func(n int64) parquet.Value { return parquet.BooleanValue(n != 0) })
-	case event.String:
-		return o.strings(v)
-	case event.Strings:
-		return o.lists(v)
-	case event.Map:
-		return o.maps(v, columns[o.leaf+1])
+	if t == event.String {
+		return f.strings(leaf, f.required[i], repeats)
 	}
-	if o.required {
-		return o.fullInts(v)
+	f.merge()
+	if t == event.Strings {
+		f.parts.split(&f.dict.Dict, 1)
+		return f.elements(leaf, 0)
 	}
-	return o.ints(v, parquet.Int64Value)
+	f.parts.split(&f.dict.Dict, 2)
+	if err := f.elements(leaf, 0); err != nil {
+		return err
+	}
+	return f.elements(leaf+1, 1)
 }
 
-// flush writes what has gathered; it is called between rows only.
-func (o *cells) flush(always bool) error {
-	if len(o.values) < valuesAtOnce-24 && !always || len(o.values) == 0 {
-		return nil
+func voids(sources []Source, column int) bool {
+	for _, s := range sources {
+		if !void(s, column) {
+			return false
+		}
 	}
-	_, err := o.writer.WriteRowValues(o.values)
-	o.values = o.values[:0]
-	return err
+	return true
 }
 
-func (o *cells) level() int {
-	if o.required {
-		return 0
-	}
-	return 1
-}
-
-func (o *cells) null() parquet.Value { return parquet.NullValue().Level(0, 0, o.leaf) }
-
-func (o *cells) voids(n int) error {
-	o.values = o.values[:0]
-	for range min(n, valuesAtOnce) {
-		o.values = append(o.values, o.null())
-	}
-	for ; n > 0; n -= valuesAtOnce {
-		if _, err := o.writer.WriteRowValues(o.values[:min(n, valuesAtOnce)]); err != nil {
+// gatherInts puts the cells of the sources after one another.
+func (f *writer) gatherInts(column, rows int, sources []Source) error {
+	f.ints = sized(f.ints, rows)
+	at := 0
+	for _, s := range sources {
+		n := s.Extent().Len
+		to := f.ints[at : at+n : at+n]
+		v, err := s.Column(column, &Buffer{Ints: to[:0]})
+		if err != nil {
 			return err
 		}
-	}
-	o.values = o.values[:0]
-	return nil
-}
-
-// fullInts writes a required column, which needs no levels.
-func (o *cells) fullInts(v *Vector) error {
-	for at := 0; at < len(v.Ints); at += valuesAtOnce {
-		for _, n := range v.Ints[at:min(at+valuesAtOnce, len(v.Ints))] {
-			o.values = append(o.values, parquet.Int64Value(n))
+		if len(v.Ints) != n {
+			return errShort
 		}
-		if err := o.flush(true); err != nil {
-			return err
+		if &v.Ints[0] != &to[0] {
+			copy(to, v.Ints)
 		}
+		at += n
 	}
 	return nil
 }
 
-func (o *cells) ints(v *Vector, value func(int64) parquet.Value) error {
-	null, level := o.null(), o.level()
-	for _, n := range v.Ints {
-		if n == event.Null {
-			o.values = append(o.values, null)
-		} else {
-			o.values = append(o.values, value(n).Level(0, level, o.leaf))
-		}
-		if err := o.flush(false); err != nil {
-			return err
-		}
+// gatherCodes takes the columns of the sources. repeats tells that a
+// dictionary of them is worth while: not if half of the cells are different.
+func (f *writer) gatherCodes(column, rows int, sources []Source) (repeats bool, err error) {
+	for len(f.buffers) < len(sources) {
+		f.buffers = append(f.buffers, Buffer{})
 	}
-	return o.flush(true)
+	f.vectors = sized(f.vectors, len(sources))
+	distinct := 0
+	for i, s := range sources {
+		f.vectors[i], err = s.Column(column, &f.buffers[i])
+		if err != nil {
+			return false, err
+		}
+		if len(f.vectors[i].Codes) != s.Extent().Len {
+			return false, errShort
+		}
+		distinct += f.vectors[i].Dict.Len() - 1
+	}
+	return distinct <= max(64, rows/2), nil
 }
 
-func (o *cells) strings(v *Vector) error {
-	o.dict = append(o.dict[:0], o.null())
-	level := o.level()
-	for code := 1; code < v.Dict.Len(); code++ {
-		o.dict = append(o.dict, parquet.ByteArrayValue(v.Dict.Cell(uint32(code))).Level(0, level, o.leaf))
-	}
-	for at := 0; at < len(v.Codes); at += valuesAtOnce {
-		for _, code := range v.Codes[at:min(at+valuesAtOnce, len(v.Codes))] {
-			o.values = append(o.values, o.dict[code])
-		}
-		if err := o.flush(true); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lists writes a LIST: definition 0 no list, 2 an element; repetition 1 goes on.
-func (o *cells) lists(v *Vector) error {
-	null := o.null()
-	for _, code := range v.Codes {
-		cell := v.Dict.Cell(code)
-		if len(cell) == 0 {
-			o.values = append(o.values, null)
-		}
-		repeated := 0
-		for more := len(cell) > 0; more; {
-			var item []byte
-			item, cell, more = bytes.Cut(cell, []byte{0})
-			o.values = append(o.values, parquet.ByteArrayValue(item).Level(repeated, 2, o.leaf))
-			repeated = 1
-		}
-		if err := o.flush(false); err != nil {
-			return err
-		}
-	}
-	return o.flush(true)
-}
-
-// maps writes a MAP, which is a list of keys and one of values.
-func (o *cells) maps(v *Vector, values *parquet.ColumnWriter) error {
-	keyWriter, keyLeaf := o.writer, o.leaf
-	for half := range 2 {
-		o.writer, o.leaf = keyWriter, keyLeaf+half
-		if half == 1 {
-			o.writer = values
-		}
-		null := o.null()
+// merge makes one dictionary of those of f.vectors, and f.codes.
+func (f *writer) merge() {
+	f.codes = f.codes[:0]
+	f.dict.reset()
+	for i := range f.vectors {
+		v := &f.vectors[i]
+		f.dict.merge(&v.Dict)
 		for _, code := range v.Codes {
-			cell := v.Dict.Cell(code)
-			if len(cell) == 0 {
-				o.values = append(o.values, null)
-			}
-			repeated := 0
-			for more := len(cell) > 0; more; {
-				var pair [2][]byte
-				pair[0], cell, _ = bytes.Cut(cell, []byte{0})
-				pair[1], cell, more = bytes.Cut(cell, []byte{0})
-				o.values = append(o.values, parquet.ByteArrayValue(pair[half]).Level(repeated, 2, o.leaf))
-				repeated = 1
-			}
-			if err := o.flush(false); err != nil {
-				return err
-			}
-		}
-		if err := o.flush(true); err != nil {
-			return err
+			f.codes = append(f.codes, f.dict.to[code])
 		}
 	}
-	return nil
 }
 
-// record is a group whose fields keep the order of the table; parquet.Group
-// would sort them by name.
-type record struct {
-	parquet.Group
-	fields []parquet.Field
-}
-
-func (r record) Fields() []parquet.Field { return r.fields }
-
-type field struct {
-	parquet.Node
-	name string
-}
-
-func (f field) Name() string { return f.name }
-
-func (f field) Value(base reflect.Value) reflect.Value {
-	return base.MapIndex(reflect.ValueOf(f.name))
-}
-
-// parquet returns the schema of a file. The rows that will be first in it
-// decide which columns are worth a dictionary.
-func (s *Schema) parquet(rows *Rows, layouts []layout) *parquet.Schema {
-	r := record{Group: parquet.Group{}}
-	for i := range s.Table.Columns {
-		n := s.node(i, rows)
-		if !layouts[i].required {
-			n = parquet.Optional(n)
-		}
-		r.Group[s.SQL[i]] = n
-		r.fields = append(r.fields, field{n, s.SQL[i]})
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
 	}
-	return parquet.NewSchema(s.Table.Name, r)
-}
-
-// layouts gives each column its leaf and tells which need no nulls.
-func (s *Schema) layouts(sources []Source) []layout {
-	all := make([]layout, len(s.Table.Columns))
-	leaf := 0
-	for i, c := range s.Table.Columns {
-		all[i] = layout{leaf: leaf, required: c.Type != event.Strings && c.Type != event.Map}
-		for _, source := range sources {
-			all[i].required = all[i].required && full(source, i)
-		}
-		if leaf++; c.Type == event.Map {
-			leaf++
-		}
-	}
-	return all
-}
-
-// textPaths are the columns without bounds for each page: comparing all
-// strings costs more than it saves.
-func (s *Schema) textPaths() (all [][]string) {
-	for i, c := range s.Table.Columns {
-		switch c.Type {
-		case event.String:
-			all = append(all, []string{s.SQL[i]})
-		case event.Strings:
-			all = append(all, []string{s.SQL[i], "list", "element"})
-		case event.Map:
-			all = append(all, []string{s.SQL[i], "key_value", "key"}, []string{s.SQL[i], "key_value", "value"})
-		}
-	}
-	return all
-}
-
-func (s *Schema) node(i int, rows *Rows) parquet.Node {
-	switch s.Table.Columns[i].Type {
-	case event.Bool:
-		return parquet.Leaf(parquet.BooleanType)
-	case event.Strings:
-		return parquet.List(text(true))
-	case event.Map:
-		return parquet.Map(text(true), text(true))
-	case event.String:
-		return text(repeats(rows, i))
-	case event.Time:
-		return parquet.Encoded(parquet.Timestamp(parquet.Nanosecond), &parquet.DeltaBinaryPacked)
-	}
-	if repeats(rows, i) {
-		return parquet.Encoded(parquet.Int(64), &parquet.RLEDictionary)
-	}
-	return parquet.Encoded(parquet.Int(64), &parquet.DeltaBinaryPacked)
-}
-
-func text(dictionary bool) parquet.Node {
-	if dictionary {
-		return parquet.Encoded(parquet.String(), &parquet.RLEDictionary)
-	}
-	return parquet.Encoded(parquet.String(), &parquet.DeltaLengthByteArray)
-}
-
-// repeats tells whether a column has few distinct values: at most a quarter of
-// the first rows.
-func repeats(rows *Rows, column int) bool {
-	v, err := rows.source.Column(column, &Buffer{})
-	if err != nil {
-		return true
-	}
-	n := min(rows.Len, sampled)
-	if v.Ints == nil {
-		return v.Dict.Len() <= max(64, rows.Len/2)
-	}
-	distinct := map[int64]struct{}{}
-	for _, c := range v.Ints[:n] {
-		distinct[c] = struct{}{}
-	}
-	return len(distinct) <= max(16, n/8)
+	return s[:n]
 }
 
 func encodeGroups(groups []Extent) string {

@@ -23,7 +23,7 @@ const childDir = "GHOSTLIGHT_STORE_TEST_DIR"
 // that no row is there twice, and that none is missing between two others.
 func TestCrash(t *testing.T) {
 	if dir := os.Getenv(childDir); dir != "" {
-		appendForever(t, dir)
+		appendForever(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192})
 		return
 	}
 	dir := t.TempDir()
@@ -33,7 +33,7 @@ func TestCrash(t *testing.T) {
 	}
 	var durable uint64
 	for round := range rounds {
-		told := killChild(t, dir, time.Duration(1200+round*97)*time.Millisecond)
+		told := killChild(t, "TestCrash", dir, time.Duration(1200+round*97)*time.Millisecond)
 		durable = max(durable, told)
 		s := open(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192})
 		first, last, n := seqs(t, s)
@@ -91,9 +91,9 @@ func abandon(s *Store) {
 
 // killChild runs a child for a while and returns the number of the last row it
 // told of a second before it was killed.
-func killChild(t *testing.T, dir string, life time.Duration) (told uint64) {
+func killChild(t *testing.T, test, dir string, life time.Duration) (told uint64) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestCrash$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), childDir+"="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -141,8 +141,8 @@ func killChild(t *testing.T, dir string, life time.Duration) (told uint64) {
 }
 
 // appendForever is the child: it tells of each batch after it was appended.
-func appendForever(t *testing.T, dir string) {
-	s := open(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192})
+func appendForever(t *testing.T, dir string, o Options) {
+	s := open(t, dir, o)
 	id := s.table(event.KindFlow).view.Load().next()
 	b := event.Batch{Wall: time.Now().UnixNano()}
 	for end := time.Now().Add(50 * time.Second); time.Now().Before(end); {

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,7 +17,8 @@ import (
 // file is a segment that closes itself when no view has it any more.
 type file struct {
 	*segment.File
-	refs atomic.Int64
+	refs   atomic.Int64
+	single bool // it could not be merged; under Store.flushing
 }
 
 func (f *file) release() {
@@ -24,6 +26,9 @@ func (f *file) release() {
 		f.File.Close() // it was only read
 	}
 }
+
+// writeFunc is segment.Write or segment.Merge.
+type writeFunc = func(io.Writer, *segment.Schema, []segment.Source) ([]segment.Extent, error)
 
 // runFlush turns packed blocks into segments and deletes old ones. It ends
 // when the store is closed.
@@ -41,6 +46,7 @@ func (s *Store) runFlush() {
 		}
 		s.flushAll(false) // the error is in Status
 		s.Retain()
+		s.Compact()
 		if s.faulty() {
 			s.pause(2 * time.Second)
 			poke(s.wakeFlush)
@@ -113,7 +119,11 @@ func (s *Store) flush(t *table, blocks []*packed) error {
 		p.flushing.Store(true)
 		defer p.flushing.Store(false)
 	}
-	path, err := s.writeSegment(t, blocks)
+	sources := make([]segment.Source, len(blocks))
+	for i, p := range blocks {
+		sources[i] = p
+	}
+	path, err := s.writeSegment(t, sources, segment.Write)
 	if err != nil {
 		return err
 	}
@@ -136,21 +146,19 @@ func (s *Store) occupyAgain() error {
 }
 
 // writeSegment writes to a temporary name, forces it to disk and renames it.
-func (s *Store) writeSegment(t *table, blocks []*packed) (path string, err error) {
-	sources := make([]segment.Source, len(blocks))
-	oldest := blocks[0].extent.Oldest
-	for i, p := range blocks {
-		sources[i] = p
-		oldest = min(oldest, p.extent.Oldest)
+func (s *Store) writeSegment(t *table, sources []segment.Source, write writeFunc) (path string, err error) {
+	oldest := sources[0].Extent().Oldest
+	for _, source := range sources {
+		oldest = min(oldest, source.Extent().Oldest)
 	}
 	minute := time.Unix(0, oldest).UTC().Format("20060102T1504Z")
 	folder := filepath.Join(s.dir, t.schema.Table.Name)
-	path = filepath.Join(folder, fmt.Sprintf("%s-%020d.parquet", minute, blocks[0].extent.Seq))
+	path = filepath.Join(folder, fmt.Sprintf("%s-%020d.parquet", minute, sources[0].Extent().Seq))
 	tmp, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return "", err
 	}
-	_, err = segment.Write(tmp, t.schema, sources)
+	_, err = write(tmp, t.schema, sources)
 	if err == nil {
 		err = tmp.Sync()
 	}
@@ -265,9 +273,7 @@ func (s *Store) unlink(t *table, n int) {
 		v.files = v.files[n:]
 	})
 	for _, f := range gone {
-		if err := os.Remove(f.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			s.fail(opFlush, err)
-		}
+		s.remove(f)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 const (
 	logMagic   = "ghostlight log 1\n"
 	frameBytes = 8
-	recordRows = 4096
+	mostRecord = 1 << 20 // rows of a record
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -30,6 +31,8 @@ type logs struct {
 	files map[logKey]*logFile
 	dirty bool // written since the last sync
 	frame []byte
+	// memory for the numbers of one column of an open block.
+	memory []byte
 }
 
 type logKey struct {
@@ -132,10 +135,17 @@ func (l *logs) writeTable(dir string, t *table) error {
 		}
 	}
 	b := v.current.view(0)
+	l.memory = sized(l.memory, 8*(b.n+1))
 	return l.writeSource(dir, t, b.seq, b.n, b)
 }
 
-func (l *logs) writeSource(dir string, t *table, seq uint64, n int, source segment.Source) error {
+// logged is rows in memory whose columns the log takes as they are packed.
+type logged interface {
+	segment.Source
+	pack(column int, memory []byte) packedColumn
+}
+
+func (l *logs) writeSource(dir string, t *table, seq uint64, n int, source logged) error {
 	key := logKey{t, seq}
 	f := l.files[key]
 	if n == 0 || f != nil && f.rows >= n {
@@ -153,14 +163,7 @@ func (l *logs) writeSource(dir string, t *table, seq uint64, n int, source segme
 			return err
 		}
 	}
-	rows := segment.NewRows(t.schema, tailOf(source, seq+uint64(f.rows)))
-	for f.rows < n {
-		count := min(n-f.rows, recordRows)
-		if err := l.append(f, rows, rows.Len-(n-f.rows), count); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.append(f, tailOf(source, seq+uint64(f.rows)).(logged))
 }
 
 // begin makes the file, or makes it anew.
@@ -199,25 +202,19 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// append writes one record: count rows, from row from.
-func (l *logs) append(f *logFile, rows *segment.Rows, from, count int) error {
+// append writes rows as one record.
+func (l *logs) append(f *logFile, rows logged) error {
+	count := rows.Extent().Len
 	b := append(l.frame[:0], make([]byte, frameBytes)...)
 	b = binary.AppendUvarint(b, uint64(f.rows))
 	b = binary.AppendUvarint(b, uint64(count))
-	codes := append([]int(nil), f.codes...)
+	codes := slices.Clone(f.codes)
 	for i := range codes {
-		v, err := rows.Column(i)
-		if err != nil {
-			return err
+		c := rows.pack(i, l.memory)
+		if c.dict.Ends != nil {
+			b, codes[i] = appendEntries(b, &c.dict, codes[i])
 		}
-		if v.Ints != nil {
-			p := segment.PackInts(v.Ints[from : from+count])
-			b = p.Append(b)
-			continue
-		}
-		b, codes[i] = appendEntries(b, &v.Dict, codes[i])
-		p := segment.PackCodes(v.Codes[from : from+count])
-		b = p.Append(b)
+		b = c.cells.Append(b)
 	}
 	l.frame = b
 	if err := l.flush(f); err != nil {

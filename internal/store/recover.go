@@ -20,6 +20,7 @@ type Recovery struct {
 	Rows      uint64   // read back from the log
 	TornBytes int64    // cut from ends of the log: a crash while it was written
 	TornFiles int      //
+	Merged    int      // segments removed: a crash came after their rows were merged into another
 	Broken    []string // files that cannot be read, set aside under these names
 	LostRows  uint64   // rows of broken segments, as the gaps in the numbers tell
 	Errors    []string // what could not be mended, for instance on a read-only disk
@@ -68,15 +69,21 @@ func (s *Store) loadSegments(t *table) (files []*file) {
 			}
 		}
 	}
-	slices.SortFunc(files, func(a, b *file) int { return cmp.Compare(a.Seq, b.Seq) })
+	slices.SortFunc(files, func(a, b *file) int { return cmp.Or(cmp.Compare(a.Seq, b.Seq), cmp.Compare(b.Next(), a.Next())) })
 	return s.disjoint(files)
 }
 
-// disjoint sets aside a file whose rows another one has: a copy.
+// disjoint sets aside a file whose rows another one has: a copy. It removes one
+// whose rows were merged into another: a crash came between.
 func (s *Store) disjoint(files []*file) (kept []*file) {
 	for _, f := range files {
 		if n := len(kept); n > 0 && f.Seq < kept[n-1].Next() {
 			f.File.Close()
+			if last := kept[n-1]; last.Merged && f.Next() <= last.Next() {
+				s.note(os.Remove(f.Path))
+				s.recovery.Merged++
+				continue
+			}
 			s.setAside(f.Path, errors.New("another segment has its rows"))
 			continue
 		}
@@ -258,7 +265,7 @@ func (r *replayed) header(b []byte, schemas []*segment.Schema) bool {
 func (r *replayed) record(b []byte) bool {
 	d := decoder{b: b}
 	first, n := d.uvarint(), int(d.uvarint())
-	if d.bad || first != uint64(r.rows) || n <= 0 || n > 1<<20 {
+	if d.bad || first != uint64(r.rows) || n <= 0 || n > mostRecord {
 		return false
 	}
 	for i, t := range r.types {
@@ -313,11 +320,11 @@ func (r *replayed) packColumn(i, from int) packedColumn {
 	case r.schema.IsInt(i) && from >= 0:
 		return packColumn(&segment.Vector{Ints: r.ints[from][:r.rows]})
 	case r.schema.IsInt(i):
-		return packedColumn{cells: segment.PackInts(nil)}
+		return voidColumn(true)
 	case from >= 0:
 		return packColumn(&segment.Vector{Codes: r.codes[from][:r.rows], Dict: r.dicts[from]})
 	}
-	return packedColumn{cells: segment.PackCodes(nil), dict: segment.Dict{Ends: []uint32{0}}}
+	return voidColumn(false)
 }
 
 func timesOf(r *replayed, p *packed) (oldest, newest int64) {

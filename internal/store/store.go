@@ -32,7 +32,7 @@ type Options struct {
 	Sync        time.Duration
 	FlushAge    time.Duration // age at which rows go from memory to a segment; default 10 min
 	FlushRows   int           // rows of a segment; default 65,536
-	BlockRows   int           // rows of an open block; default 16,384
+	BlockRows   int           // rows of an open block; default 8,192
 	MemoryBytes int64         // bound of the packed blocks that wait for a segment; default 16 MiB
 	Now         func() time.Time
 	Log         *slog.Logger
@@ -46,7 +46,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FlushRows, 64<<10)
 	setDefault(&o.BlockRows, segment.GroupRows/2)
 	setDefault(&o.MemoryBytes, 16<<20)
-	o.BlockRows = max(o.BlockRows, startRows)
+	o.BlockRows = min(max(o.BlockRows, startRows), mostRecord)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -218,7 +218,7 @@ func (s *Store) Append(b *event.Batch) {
 func (s *Store) appendTo(t *table, batch *event.Batch, n int) {
 	for from := 0; from < n; {
 		b := t.view.Load().current
-		room := b.room(n-from, s.options.BlockRows)
+		room := b.room(min(n-from, chunkRows), s.options.BlockRows)
 		if room == 0 {
 			s.seal(t)
 			continue

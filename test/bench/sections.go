@@ -309,7 +309,7 @@ func (b *bench) store() (string, error) {
 		rows, flows = "200000", "200000"
 	}
 	var t strings.Builder
-	for _, run := range [][2]string{{"TestStore$|TestQueries$", rows}, {"TestFlows$", flows}} {
+	for _, run := range [][2]string{{"TestStore$|TestQueries$", rows}, {"TestFlows$|TestRequests$", flows}} {
 		out, err := exec.Command("go", "test", "./test/bench", "-count=1", "-timeout=30m", "-v", "-run="+run[0], "-store.rows="+run[1]).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("%w\n%s", err, out)

@@ -332,3 +332,66 @@ func Fuzz(f *testing.F, p l7.Proto) {
 		}
 	})
 }
+
+// Secrets plays every story of testdata many times, with chunks cut, truncated
+// and lost anywhere: none of the secrets that the traffic holds may be in what
+// is found.
+func Secrets(t *testing.T, p l7.Proto, secrets ...string) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories in testdata: %v", err)
+	}
+	held := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		traffic, _, _ := strings.Cut(string(text), "----\n")
+		steps, err := Parse(traffic)
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		for _, secret := range secrets {
+			held += strings.Count(traffic, secret)
+		}
+		for range 100 {
+			seed := rand.Uint64()
+			found := Play(p, Lose(Cut(steps, seed), seed))
+			for _, secret := range secrets {
+				if strings.Contains(found, secret) {
+					t.Fatalf("%s, seed %d: %q shows:\n%s", file, seed, secret, found)
+				}
+			}
+		}
+	}
+	if held == 0 {
+		t.Fatal("no story holds a secret")
+	}
+}
+
+// Lose truncates some of the steps' bytes and lets others go missing.
+func Lose(steps []Step, seed uint64) []Step {
+	r := rand.New(rand.NewPCG(seed, 4))
+	var out []Step
+	for _, s := range steps {
+		n := len(s.Data)
+		switch {
+		case n == 0 || r.IntN(4) > 0:
+		case r.IntN(2) == 0:
+			k := r.IntN(n)
+			s.Data, s.More = s.Data[:k], s.More+n-k
+		default:
+			k := r.IntN(n)
+			lost := k
+			if r.IntN(2) == 0 {
+				lost = 0 // unknown how many
+			}
+			out = append(out, Step{Side: s.Side, Missing: true, More: lost})
+			s.Data = s.Data[k:]
+		}
+		out = append(out, s)
+	}
+	return out
+}

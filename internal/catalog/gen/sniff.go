@@ -97,7 +97,7 @@ const sniffInclude = `
 #ifndef %[2]s_CAPTURE_TURN
 #define %[2]s_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(%[2]s_CAPTURE_ASKS) && l7_is_size(%[2]s_CAPTURE_ANSWERS), "capture sizes of %[1]s");
+_Static_assert(l7_is_size(%[2]s_CAPTURE_ASKS) && l7_is_size(%[2]s_CAPTURE_ANSWERS) && %[2]s_CAPTURE_TURN <= 65535, "capture sizes of %[1]s");
 `
 
 const sniffCheck = `	if (%[1]s(side = %[2]s_sniff(p, n))) {

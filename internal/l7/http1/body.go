@@ -29,9 +29,11 @@ func (c *conn) chunkSize(w *way) bool {
 	b := w.Bytes()
 	end := bytes.IndexByte(b, '\n')
 	switch {
-	case end < 0 && w.Cut() && w.Len() == len("0\r\n\r\n"): // no other chunk fits
-		c.take(w, w.Len())
-		c.end(w)
+	case end < 0 && w.Cut() && w.Len() == len("0\r\n\r\n"): // as much as fits the last chunk
+		c.giveUp(w)
+		if w.side == l7.Answers && c.answering {
+			c.open[0].ended = true
+		}
 		return true
 	case end < 0 && !w.Cut() && len(b) <= longestLine:
 		if _, ok := sizeOf(b); ok {

@@ -55,6 +55,7 @@ type exchange struct {
 	expects bool   // 100-continue, and no byte of the body was seen
 	broken  bool   // bytes of it are missing
 	closes  bool   // the connection ends with the answer
+	ended   bool   // so it seems, until another byte comes
 	head    bool   // HEAD: the answer has no body
 	connect bool
 	stream  stream
@@ -89,16 +90,21 @@ type conn struct {
 	upgraded  *l7.Upgrade // nil until it was
 }
 
-// Data implements l7.Conn.
-func (c *conn) Data(side l7.Side, ch *event.Chunk) {
-	if c.upgraded != nil || side != l7.Asks && side != l7.Answers {
-		return
-	}
+func (c *conn) way(side l7.Side) *way {
 	w := &c.asks
 	if side == l7.Answers {
 		w = &c.answers
 	}
 	w.side = side
+	return w
+}
+
+// Data implements l7.Conn.
+func (c *conn) Data(side l7.Side, ch *event.Chunk) {
+	if c.upgraded != nil || side != l7.Asks && side != l7.Answers {
+		return
+	}
+	w := c.way(side)
 	w.Feed(ch)
 	c.doubt(w)
 	for w.Len() > 0 && c.step(w) {
@@ -172,6 +178,7 @@ func (c *conn) take(w *way, n int) {
 		c.asking.Ask(m, n)
 	case w.side == l7.Answers && c.answering:
 		c.open[0].call.Answer(m, n)
+		c.open[0].ended = false
 	case w.side == l7.Answers && c.orphaned:
 		c.orphan.bytes += n
 		c.orphan.last = *m
@@ -233,6 +240,15 @@ func (c *conn) close(complete bool) {
 	c.open = c.open[:n]
 }
 
+// overflow gives up requests: too many wait. Their answers will come.
+func (c *conn) overflow() {
+	c.ignore += len(c.open)
+	if c.answering {
+		c.ignore--
+	}
+	c.closeAll()
+}
+
 // closeAll closes every call, none of them complete.
 func (c *conn) closeAll() {
 	c.answering, c.events = false, false
@@ -243,19 +259,18 @@ func (c *conn) closeAll() {
 
 // Missing implements l7.Conn.
 func (c *conn) Missing(side l7.Side, n uint64) {
-	w := &c.asks
-	if side == l7.Answers {
-		w = &c.answers
-	}
-	w.side = side
+	w := c.way(side)
 	if w.isInBody() && n > 0 && (n <= w.left || w.at == untilClose) {
 		c.skip(w, n)
 		return
 	}
 	w.Lose()
-	c.gap = c.gap || side == l7.Answers
 	for i := range c.open {
 		c.open[i].broken = true
+	}
+	if side == l7.Answers { // the beginning of the next answer, if none was at hand
+		c.gap, c.ignore, c.orphaned = true, 0, false
+		c.answering = len(c.open) > 0
 	}
 	c.lose(w)
 }
@@ -299,14 +314,14 @@ func (c *conn) skip(w *way, n uint64) {
 // nothing came for a while. Event streams are silent at times.
 func (c *conn) Idle(now int64) {
 	if c.answering && c.answers.at == astray && !c.events && now-c.answers.Now().Time >= patience {
-		c.endAnswer(false)
+		c.endAnswer(c.open[0].ended)
 	}
 }
 
 // Close implements l7.Conn. An answer that was to end with the connection is
 // complete.
 func (c *conn) Close() {
-	if c.answering && (c.answers.at == untilClose || c.answers.at == astray && c.open[0].closes) {
+	if c.answering && (c.answers.at == untilClose || c.answers.at == astray && c.open[0].closes || c.open[0].ended) {
 		c.endAnswer(true)
 	}
 	c.closeAll()

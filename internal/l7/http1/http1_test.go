@@ -26,7 +26,8 @@ func TestSniff(t *testing.T) {
 		{"OPTIONS * HTTP/1.1\r\n", l7.Asks, len("OPTIONS *")},
 		{"CONNECT a:443 HTTP/1.1\r\n", l7.Asks, len("CONNECT a")},
 		{"GET http://a/ HTTP/1.1\r\n", l7.Asks, len("GET h")},
-		{"PROPFIND /dav HTTP/1.1\r\n", l7.Asks, len("PROPFIND /dav HTTP/1.1\r\n")},
+		{"PROPFIND /dav HTTP/1.1\r\n", l7.Asks, len("PROPFIND /")},
+		{"FROBNICATE /dav HTTP/1.1\r\n", l7.Asks, len("FROBNICATE /dav HTTP/1.1\r\n")},
 		{"HTTP/1.1 200 OK\r\n", l7.Answers, len("HTTP/")},
 		{"HTTP/1.1 404\r\n", l7.Answers, len("HTTP/")},
 	} {

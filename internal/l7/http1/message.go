@@ -60,7 +60,7 @@ func (c *conn) search(w *way) bool {
 		return true
 	}
 	switch is := w.begins(b); {
-	case is == yes && (w.held == 0 || w.side == l7.Answers || isAsking(b)):
+	case is == yes && (w.side == l7.Answers || isAsking(b)):
 		c.found(w)
 		return true
 	case is == maybe && (w.side == l7.Answers || isBeginning(b)):
@@ -96,8 +96,7 @@ func (c *conn) doubt(w *way) {
 func (c *conn) request(w *way, b []byte, cut bool) {
 	c.settle()
 	if len(c.open) >= maxOpen {
-		c.ignore += len(c.open)
-		c.closeAll()
+		c.overflow()
 	}
 	call := c.out.Begin(w.Mark())
 	h := parseAsk(b, call)
@@ -131,9 +130,18 @@ func (c *conn) settle() {
 		c.endAnswer(true)
 	case c.answering && len(c.open) == 1 && c.answers.at == astray:
 		c.endAnswer(true)
-	case c.gap:
+	case c.gap && len(c.open) > 0:
 		c.closeAll()
+		c.strayAnswer()
+	case len(c.open) == 0 && c.answers.at != atHead && !(c.orphaned && c.asks.Mark().Time < c.orphan.first.Time):
+		c.strayAnswer()
 	}
+}
+
+// strayAnswer ends an answer that we followed wrongly, or not to its end.
+func (c *conn) strayAnswer() {
+	c.orphaned, c.answers.chunked = false, false
+	c.lose(&c.answers)
 }
 
 // answer reads an answer's head, of which the end may have been cut.

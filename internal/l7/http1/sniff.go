@@ -18,6 +18,12 @@ const (
 // methods that are kept as they are: RFC 9110, PATCH (RFC 5789) and QUERY.
 var methods = [...]string{"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"}
 
+// others are methods that are told as _OTHER, and that a lost place may be found
+// again by: "ST /" may be the rest of "POST /".
+var others = [...]string{
+	"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "PURGE", "SUBSCRIBE", "NOTIFY",
+}
+
 const longestMethod = 24
 
 // sniff knows HTTP/1 by a request line of which the method and the beginning of
@@ -137,7 +143,7 @@ func isTarget(b []byte) bool {
 // target that suits it.
 func isAsking(b []byte) bool {
 	n := methodLen(b)
-	if n+1 >= len(b) || known(b[:n]) == "" {
+	if n+1 >= len(b) || b[n] != ' ' || !isMethod(b[:n]) {
 		return false
 	}
 	target := b[n+1:]
@@ -149,14 +155,37 @@ func isAsking(b []byte) bool {
 	return string(target[:k]) == scheme[:k]
 }
 
-// isBeginning reports that b is the beginning of a known method.
+// isBeginning reports that b is the beginning of a request whose method we have
+// heard of.
 func isBeginning(b []byte) bool {
+	n := methodLen(b)
+	if n < len(b) {
+		return isAsking(b) || n+1 == len(b) && b[n] == ' ' && isMethod(b[:n])
+	}
 	for _, m := range methods {
-		if len(b) <= len(m) && string(b) == m[:len(b)] {
+		if n <= len(m) && string(b) == m[:n] {
 			return true
 		}
 	}
-	return isAsking(b) || len(b) > 0 && b[len(b)-1] == ' ' && known(b[:len(b)-1]) != ""
+	for _, m := range others {
+		if n <= len(m) && string(b) == m[:n] {
+			return true
+		}
+	}
+	return false
+}
+
+// isMethod reports that we have heard of a method.
+func isMethod(b []byte) bool {
+	if known(b) != "" {
+		return true
+	}
+	for _, m := range others {
+		if string(b) == m {
+			return true
+		}
+	}
+	return false
 }
 
 // known returns the constant of a known method.

@@ -34,6 +34,8 @@ static __always_inline int http1_is_chunk(const __u8 *p)
 		return p[3] == '\n' && http1_is_event(p + 4);
 	if (p[3] == '\r')
 		return p[4] == '\n' && http1_is_event(p + 5);
+	if (p[4] == '\r')
+		return p[5] == '\n' && http1_is_event(p + 6);
 	return 0;
 }
 

@@ -71,10 +71,13 @@ func whoseSettings(h frame, p []byte, first bool) (l7.Side, bool) {
 	return side, true
 }
 
-const enablePush = 2
+const (
+	enablePush   = 2
+	experimental = 0xf000
+)
 
 // isSetting reports whether there is such a setting (RFC 9113, 6.5.2; RFC 8441;
-// RFC 9218).
+// RFC 9218). From experimental on, everybody has his own, as gRPC's C core.
 func isSetting(id uint16, value uint32) bool {
 	switch id {
 	case 1, 3, 6:
@@ -86,7 +89,7 @@ func isSetting(id uint16, value uint32) bool {
 	case 5:
 		return value >= 16<<10 && value < 1<<24
 	}
-	return false
+	return id >= experimental
 }
 
 // whoseHeaders looks for pseudo-headers, which come first: a request's are at

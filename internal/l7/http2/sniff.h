@@ -3,11 +3,12 @@
 #ifndef HTTP2_SNIFF_H
 #define HTTP2_SNIFF_H
 
-/* A frame is stepped over by the length in its head, captured or not. The head
- * of each must be captured, and header blocks whole: one call may move many
- * small frames. Frames of many streams are interleaved, so no turn ends. */
-#define HTTP2_CAPTURE_ASKS 4096
-#define HTTP2_CAPTURE_ANSWERS 4096
+/* A frame is stepped over by the length in its head, captured or not. But the
+ * head of each must be captured, and header blocks whole, and one call moves the
+ * small frames of many streams: README.md has the figures. Streams are
+ * interleaved, so no turn ends. */
+#define HTTP2_CAPTURE_ASKS 16384
+#define HTTP2_CAPTURE_ANSWERS 16384
 #define HTTP2_CAPTURE_TURN 0
 
 /* Who begins a header block with the representation b: :method, :scheme, :path
@@ -68,9 +69,7 @@ static __always_inline int http2_sniff(const __u8 *p, __u32 n)
 		return http2_headers(p, n, 9);
 	if (typ == 4 && len <= 96 && len % 6 == 0 && !p[4] && !p[5] && !p[6] && !p[7] && !p[8])
 		return n >= 15 && !p[9] && (p[10] == 1 || (p[10] >= 3 && p[10] <= 9 && p[10] != 7)) ? 2 : 0;
-	if (typ == 8 && len == 4 && !p[4]) /* WINDOW_UPDATE */
-		return http2_headers(p, n, 13);
-	if (typ == 3 && len == 4 && !p[4]) /* RST_STREAM */
+	if ((typ == 8 || typ == 3) && len == 4 && !p[4]) /* WINDOW_UPDATE, RST_STREAM */
 		return http2_headers(p, n, 13);
 	if (typ == 6 && len == 8 && !(p[4] & 0xfe)) /* PING */
 		return http2_headers(p, n, 17);

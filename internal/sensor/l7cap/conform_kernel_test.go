@@ -281,7 +281,7 @@ func mmsg(t *testing.T, call uintptr, fd int, buffers ...[]byte) int {
 func TestConformance(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{unix: true, hooks: tier.hooks})
+			w := begin(t, mode{unix: true, tier: tier})
 			for _, n := range []network{tcp4, tcp6, unixStream} {
 				for _, s := range stories {
 					if n.name == unixStream.name && s.name == "splice" {
@@ -291,8 +291,8 @@ func TestConformance(t *testing.T) {
 						w.t = t
 						p := n.pair(t)
 						client, server := s.move(t, p)
-						w.want(p.clientCookie(), "client", client...)
-						w.want(p.serverCookie(), "server", server...)
+						w.want(p.clientCookie, "client", client...)
+						w.want(p.serverCookie, "server", server...)
 					})
 				}
 			}
@@ -309,7 +309,7 @@ func TestSplitHeads(t *testing.T) {
 	const head = "ASK /what/is/this HTTP or not"
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks})
+			w := begin(t, mode{tier: tier})
 			for first := 1; first < len(head); first++ {
 				for second := 1; second <= 4 && first+second < len(head); second++ {
 					p := tcp4.pair(t)
@@ -323,7 +323,7 @@ func TestSplitHeads(t *testing.T) {
 					p.arrived(p.server, 9)
 					p.read(p.server, 1)
 					p.read(p.server, 100)
-					for who, id := range map[string]uint64{"client": p.clientCookie(), "server": p.serverCookie()} {
+					for who, id := range map[string]uint64{"client": p.clientCookie, "server": p.serverCookie} {
 						var all string
 						for _, c := range w.of(id) {
 							if c.Offset != uint64(len(all)) || c.Len != len(c.Data) || c.Proto != turns {

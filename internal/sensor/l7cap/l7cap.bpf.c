@@ -91,7 +91,7 @@ struct sockaddr {
 
 /* name_peer tells whom a datagram goes to. Whom one came from is not known when
  * its socket is not connected: the kernel writes that to the process later. */
-static __always_inline void name_peer(struct l7_ends *e, __u64 user)
+static __noinline void name_peer(struct l7_ends *e, __u64 user)
 {
 	struct sockaddr a = {};
 
@@ -121,23 +121,52 @@ static __always_inline int transport(struct sock *sk)
 	return watch_unix && family == AF_UNIX && sk->sk_type != SOCK_DGRAM ? 0 : -1;
 }
 
-static __always_inline struct l7_conn *find(struct sock *sk)
+static __always_inline __u64 cookie_of(struct sock *sk)
 {
-	return bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
+	__u64 cookie;
+
+	if (l7_task)
+		return bpf_get_socket_cookie(sk);
+	cookie = sk->__sk_common.skc_cookie.counter;
+	if (cookie)
+		return cookie;
+	/* Nobody gave the socket a cookie and we cannot: a number that no cookie has. */
+	return 1ULL << 63 | bpf_ktime_get_ns() << 10 >> 1 | bpf_get_smp_processor_id();
+}
+
+static __always_inline __u32 inode_of(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
 }
 
 static __always_inline struct l7_conn *make(struct sock *sk, __u8 transport)
 {
-	struct l7_conn *c = bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct l7_conn *c = l7_make(sk);
 
 	if (!c) {
 		ghost_count_lost();
 		return 0;
 	}
-	c->ends.conn = bpf_get_socket_cookie(sk);
+	c->ends.conn = cookie_of(sk);
 	c->transport = transport;
 	name(&c->ends, sk);
+	if (!l7_storage && transport != IPPROTO_TCP)
+		c->inode = inode_of(sk);
 	return c;
+}
+
+/* is_another says that c is about a socket that had this one's address. Of TCP
+ * the end is told. */
+static __always_inline bool is_another(const struct l7_conn *c, struct sock *sk, int transport)
+{
+	return !l7_storage && transport != IPPROTO_TCP && c->inode != inode_of(sk);
+}
+
+static __always_inline void forget(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&ghost_shared_l7_socks, &key);
 }
 
 /* place returns the sequence number after the last byte of a way. */
@@ -188,28 +217,30 @@ static __always_inline void arguments(struct arguments *a, struct task_struct *t
 {
 	a->call = NO_BYTES;
 	a->name = 0;
-	if (task->flags & (PF_KTHREAD | PF_IO_WORKER))
+	if (l7_read(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return;
 	if (l7_arm64) {
-		struct pt_regs___arm64 *r = (void *)bpf_task_pt_regs(task);
+		struct pt_regs___arm64 *r = (void *)l7_regs(task);
+		__u32 nr = l7_read(r, syscallno);
 
-		if (r->regs[0] != r->orig_x0)
+		if (l7_read(r, regs[0]) != l7_read(r, orig_x0))
 			return;
-		a->call = call_arm64(r->syscallno);
-		a->buffer = r->regs[1];
-		a->count = r->regs[2];
-		if (r->syscallno == 206)
-			a->name = r->regs[4];
+		a->call = call_arm64(nr);
+		a->buffer = l7_read(r, regs[1]);
+		a->count = l7_read(r, regs[2]);
+		if (nr == 206)
+			a->name = l7_read(r, regs[4]);
 	} else {
-		struct pt_regs *r = (void *)bpf_task_pt_regs(task);
+		struct pt_regs *r = l7_regs(task);
+		__u64 nr = l7_read(r, orig_ax);
 
-		if (task->thread_info.status & TS_COMPAT || r->ax != (unsigned long)-ENOSYS)
+		if (l7_read(task, thread_info.status) & TS_COMPAT || l7_read(r, ax) != (unsigned long)-ENOSYS)
 			return;
-		a->call = call_amd64(r->orig_ax);
-		a->buffer = r->si;
-		a->count = r->dx;
-		if (r->orig_ax == 44)
-			a->name = r->r8;
+		a->call = call_amd64(nr);
+		a->buffer = l7_read(r, si);
+		a->count = l7_read(r, dx);
+		if (nr == 44)
+			a->name = l7_read(r, r8);
 	}
 }
 
@@ -247,7 +278,7 @@ static __always_inline __u32 entry(struct l7_conn *c, __u32 tid, __u64 count)
 	return c->entry++;
 }
 
-static __always_inline void source(struct l7_source *s, struct l7_conn *c, struct task_struct *task)
+static __noinline void source(struct l7_source *s, struct l7_conn *c, struct task_struct *task)
 {
 	struct arguments a;
 
@@ -271,22 +302,11 @@ static __always_inline void source(struct l7_source *s, struct l7_conn *c, struc
 		of_message(s, a.buffer);
 		return;
 	case MESSAGES:
-		of_message(s, a.buffer + MMSGHDR * entry(c, task->pid, a.count));
+		of_message(s, a.buffer + MMSGHDR * entry(c, l7_read(task, pid), a.count));
 		return;
 	case NO_BYTES:
 		return;
 	}
-}
-
-/* flatten makes one piece of the first, if that is all that is wanted. */
-static __always_inline void flatten(struct l7_source *s, __u32 want)
-{
-	struct l7_iovec v;
-
-	if (!s->count || bpf_probe_read_user(&v, sizeof(v), (void *)s->base) || v.len < want)
-		return;
-	s->base = v.base;
-	s->count = 0;
 }
 
 /* ---- whose bytes these are ---- */
@@ -305,7 +325,7 @@ struct head {
 
 /* The same with the room that the verifier wants. */
 struct wide_head {
-	__u8 p[3 * L7_HEAD] __attribute__((aligned(8)));
+	__u8 p[2 * L7_HEAD] __attribute__((aligned(8)));
 };
 
 static __always_inline bool is_tls(const __u8 *p, __u32 n)
@@ -329,34 +349,78 @@ static __noinline void begin_of(struct head *h, const __u8 *before, __u32 had, c
 {
 	struct wide_head w = {};
 	struct l7_source s;
-	struct head seen;
+	__u32 n;
 
 	l7_forget(&s, source);
 	if (had >= L7_HEAD)
 		return;
-	if (had)
+	if (had && before)
 		copy_head(w.p, before);
-	seen.n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD);
-	seen.reserved = 0;
-	copy_head(seen.p, w.p);
-	l7_forget(h, &seen);
+	n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD);
+	l7_forget(&h->n, &n);
+	bpf_probe_read_kernel(h->p, L7_HEAD, w.p); /* as l7_forget */
 	if (h->n > L7_HEAD)
 		h->n = L7_HEAD;
 }
 
-static __noinline bool sniff(struct l7_protocol *as, const struct head *h, bool datagram)
+#define DATAGRAM (1 << 8)
+
+/* l7cap_sniff is global, so that the kernel verifies it by itself and once, not
+ * for each way to get there. Such a function takes numbers only. */
+__noinline __u64 l7cap_sniff(__u64 a, __u64 b, __u64 c, __u64 d, __u32 n)
 {
-	return datagram ? l7_sniff(as, h->p, h->n, true) : l7_sniff(as, h->p, h->n, false);
+	__u64 w[4] = {a, b, c, d};
+	struct l7_protocol as = {};
+	__u32 len = n & 0xff;
+	bool yes;
+
+	/* A caller must give numbers for what no protocol looks at too. */
+	l7_hide(a);
+	l7_hide(b);
+	l7_hide(c);
+	l7_hide(d);
+	if (len > L7_HEAD)
+		return 0;
+	if (n & DATAGRAM)
+		yes = l7_sniff(&as, (__u8 *)w, len, true);
+	else
+		yes = l7_sniff(&as, (__u8 *)w, len, false);
+	return yes ? as.index | as.side << 8 | (__u64)as.asks << 16 | (__u64)as.answers << 32 | (__u64)as.turn << 48 : 0;
 }
 
-/* look asks the protocols about the bytes of a way that nobody knows yet: those
- * that came before with the new ones, or the new ones alone. What was too short
- * to tell is kept. */
-static __noinline bool look(struct found *f, struct l7_conn *c, const struct l7_source *s, __u32 len, bool sent)
+static __always_inline bool sniff(struct l7_protocol *as, const struct head *h, bool datagram)
+{
+	const __u64 *w = (const __u64 *)h->p;
+	__u64 is = l7cap_sniff(w[0], w[1], w[2], w[3], h->n | (datagram ? DATAGRAM : 0));
+
+	as->index = is;
+	as->side = is >> 8;
+	as->asks = is >> 16;
+	as->answers = is >> 32;
+	as->turn = is >> 48;
+	return is;
+}
+
+/* keep remembers what was too short to tell, and counts what was not. */
+static __noinline void keep(struct l7_conn *c, const struct head *h, __u32 len, bool sent)
 {
 	__u32 had = c->head_len[sent];
+
+	copy_head(c->head[sent], h->p);
+	c->head_len[sent] = c->transport != IPPROTO_UDP && h->n < LONG && h->n == had + len ? h->n : 0;
+	if (len >= SHORT || h->n >= LONG)
+		c->tries++;
+	if (c->tries >= TRIES)
+		c->state = L7_NONE;
+}
+
+/* look asks the protocols about the bytes of a way that nobody knows yet, with
+ * those that came before. */
+static __noinline bool look(struct found *f, struct l7_conn *c, const struct l7_source *s, __u32 len, bool sent)
+{
 	bool datagram = c->transport == IPPROTO_UDP;
-	struct head h, alone;
+	__u32 had = c->head_len[sent];
+	struct head h;
 
 	if (had >= L7_HEAD)
 		had = 0;
@@ -369,20 +433,18 @@ static __noinline bool look(struct found *f, struct l7_conn *c, const struct l7_
 	f->had = had;
 	if (sniff(&f->as, &h, datagram))
 		return true;
-	if (had) {
-		f->had = 0;
-		alone.n = 0;
-		begin_of(&alone, c->head[sent], 0, s, len);
-		if (sniff(&f->as, &alone, datagram))
-			return true;
-	}
-	if (len >= SHORT || h.n >= LONG)
-		c->tries++;
-	if (c->tries >= TRIES)
-		c->state = L7_NONE;
-	copy_head(c->head[sent], h.p);
-	c->head_len[sent] = !datagram && h.n < LONG && h.n == had + len ? h.n : 0;
+	keep(c, &h, len, sent);
 	return false;
+}
+
+/* look_alone asks about the new bytes only. */
+static __noinline bool look_alone(struct l7_protocol *as, const struct l7_conn *c, const struct l7_source *s, __u32 len)
+{
+	struct head h;
+
+	h.n = 0;
+	begin_of(&h, 0, 0, s, len);
+	return sniff(as, &h, c->transport == IPPROTO_UDP);
 }
 
 static __always_inline void know(struct l7_conn *c, const struct l7_protocol *as, bool sent)
@@ -399,14 +461,11 @@ static __always_inline void know(struct l7_conn *c, const struct l7_protocol *as
 }
 
 /* again says that what follows a turn's share begins a message. */
-static __noinline bool again(const struct l7_conn *c, const struct l7_source *s, __u32 len)
+static __always_inline bool again(const struct l7_conn *c, const struct l7_source *s, __u32 len)
 {
 	struct l7_protocol as;
-	struct head h;
 
-	h.n = 0;
-	begin_of(&h, c->head[0], 0, s, len);
-	return sniff(&as, &h, c->transport == IPPROTO_UDP) && as.index == c->proto;
+	return look_alone(&as, c, s, len) && as.index == c->proto;
 }
 
 /* share returns how many bytes of a call are captured. */
@@ -445,11 +504,29 @@ static __always_inline __u64 taken(struct l7_conn *c, struct tcp_sock *tp)
 	return ready;
 }
 
-static __always_inline void tell(struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
+/* decide says whose bytes a connection's are, and takes back those that were
+ * kept. */
+static __noinline bool decide(struct l7_conn *c, struct l7_moved *m, const struct l7_source *s, __u32 len, bool sent)
 {
-	if (!m->had)
-		flatten(s, m->want);
-	l7_emit(c, m, s);
+	bool some = c->head_len[sent];
+	__u64 ready = m->ready;
+	struct found f;
+
+	if (some && !sent)
+		m->ready = c->head_ready;
+	if (look(&f, c, s, len, sent)) {
+		m->had = f.had;
+		know(c, &f.as, sent);
+		return true;
+	}
+	if (some && look_alone(&f.as, c, s, len)) {
+		m->ready = ready;
+		know(c, &f.as, sent);
+		return true;
+	}
+	if (!sent)
+		c->head_ready = m->ready;
+	return false;
 }
 
 /* moved is the way of every call that moved bytes. */
@@ -461,14 +538,17 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	struct l7_source s;
 	struct l7_moved m;
 	struct l7_conn *c;
-	struct found f;
 	__u32 next;
 
 	if (kind < 0 || ret <= 0)
 		return 0;
 	if (!sent && flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
-	c = find(sk);
+	c = l7_find(sk);
+	if (c && is_another(c, sk, kind)) {
+		forget(sk);
+		c = 0;
+	}
 	if (!c)
 		c = make(sk, kind);
 	if (!c || c->state == L7_NONE)
@@ -480,7 +560,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	if (twin)
 		ghost_count_found();
 
-	task = bpf_get_current_task_btf();
+	task = l7_current();
 	if (c->state == L7_TLS) {
 		c->next[sent] = next;
 		l7_tls_moved(c, task, ret, sent, sent ? 0 : taken(c, tp));
@@ -496,21 +576,8 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	c->offset[sent] = m.offset + ret;
 	c->next[sent] = next;
 	m.had = 0;
-	if (c->state == L7_UNDECIDED) {
-		__u64 ready = m.ready;
-
-		if (c->head_len[sent])
-			m.ready = sent ? 0 : c->head_ready;
-		if (!look(&f, c, &s, ret, sent)) {
-			if (!sent && c->head_len[sent])
-				c->head_ready = m.ready;
-			return 0;
-		}
-		know(c, &f.as, sent);
-		m.had = f.had;
-		if (!m.had)
-			m.ready = ready;
-	}
+	if (c->state == L7_UNDECIDED && !decide(c, &m, &s, ret, sent))
+		return 0;
 	if (kind == IPPROTO_UDP) {
 		name(&c->ends, sk);
 		if (sent && s.name)
@@ -522,7 +589,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	m.seq = next ? next - m.len : 0;
 	m.want = share(c, &s, m.len, sent);
 	m.goroutine = l7_goroutine(c, task, bpf_ktime_get_ns());
-	tell(c, &m, &s);
+	l7_emit(c, &m, &s);
 	return 0;
 }
 
@@ -550,18 +617,77 @@ int l7cap_recv_twin(__u64 *ctx)
 	return moved((struct sock *)ctx[0], ctx[1], ctx[2], false, true);
 }
 
+/*
+ * The same on kernels before the two tracepoints. What a socket's family does
+ * for the system calls is a function that was never inlined; these have no
+ * twins, as they do not return before they are done.
+ */
+static __noinline int moved_in(struct socket *sock, int ret, int flags, bool sent)
+{
+	struct sock *sk = sock->sk;
+
+	return sk ? moved(sk, ret, flags, sent, false) : 0;
+}
+
+SEC("fexit/inet_sendmsg")
+int l7cap_x_send(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[3], 0, true);
+}
+
+SEC("fexit/inet6_sendmsg")
+int l7cap_x_send6(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[3], 0, true);
+}
+
+SEC("fexit/unix_stream_sendmsg")
+int l7cap_x_sendu(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[3], 0, true);
+}
+
+SEC("fexit/inet_recvmsg")
+int l7cap_x_recv(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[4], ctx[3], false);
+}
+
+SEC("fexit/inet6_recvmsg")
+int l7cap_x_recv6(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[4], ctx[3], false);
+}
+
+SEC("fexit/unix_stream_recvmsg")
+int l7cap_x_recvu(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[4], ctx[3], false);
+}
+
+/* Until Linux 6.5 sendfile and splice had a way of their own. */
+SEC("fexit/inet_sendpage")
+int l7cap_x_page(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[5], 0, true);
+}
+
+SEC("fexit/unix_stream_sendpage")
+int l7cap_x_pageu(__u64 *ctx)
+{
+	return moved_in((struct socket *)ctx[0], ctx[5], 0, true);
+}
+
 /* ---- when bytes became readable ---- */
 
-SEC("tp_btf/sk_data_ready")
-int l7cap_ready(__u64 *ctx)
+static __always_inline int readable(struct sock *sk)
 {
-	struct sock *sk = (struct sock *)ctx[0];
 	struct l7_conn *c;
 	__u8 state;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	c = find(sk);
+	c = l7_find(sk);
 	if (!c) {
 		state = sk->__sk_common.skc_state;
 		if (state != ESTABLISHED && state != CLOSE_WAIT)
@@ -573,17 +699,32 @@ int l7cap_ready(__u64 *ctx)
 	return 0;
 }
 
+SEC("tp_btf/sk_data_ready")
+int l7cap_ready(__u64 *ctx)
+{
+	return readable((struct sock *)ctx[0]);
+}
+
+SEC("fentry/sock_def_readable")
+int l7cap_x_ready(__u64 *ctx)
+{
+	return readable((struct sock *)ctx[0]);
+}
+
 /* ---- the end ---- */
 
 SEC("tp_btf/tcp_destroy_sock")
 int l7cap_close(__u64 *ctx)
 {
-	struct l7_conn *c = find((struct sock *)ctx[0]);
+	struct sock *sk = (struct sock *)ctx[0];
+	struct l7_conn *c = l7_find(sk);
 	struct l7_moved m = {.flags = L7_FLAG_CLOSED};
 
-	if (!c || c->state != L7_KNOWN)
-		return 0;
-	m.offset = c->offset[L7_RECEIVED];
-	l7_emit_none(c, &m);
+	if (c && c->state == L7_KNOWN) {
+		m.offset = c->offset[L7_RECEIVED];
+		l7_emit_none(c, &m);
+	}
+	if (c && !l7_storage)
+		forget(sk);
 	return 0;
 }

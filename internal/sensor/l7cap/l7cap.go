@@ -28,57 +28,6 @@ var Sensor = sensor.Def{
 	New:   open,
 }
 
-var hooks = []kernel.Hook{
-	{
-		What:    "bytes sent",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_send_length", Program: "l7cap_send",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes received",
-		Without: "all requests",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sock_recv_length", Program: "l7cap_recv",
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "bytes sent at the same time",
-		Without: "some of what is sent on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_send_length", Program: "l7cap_send_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes received at the same time",
-		Without: "some of what is received on one CPU at once",
-		Tiers: []kernel.Tier{{
-			Name: "second tp_btf sock_recv_length", Program: "l7cap_recv_twin", Twin: true,
-			Needs: []*kernel.Probe{kernel.HaveSockLength, kernel.PreemptsTracepoints},
-		}},
-	},
-	{
-		What:    "bytes that can be read",
-		Without: "how long requests wait in the socket",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf sk_data_ready", Program: "l7cap_ready", Repeats: true, // the time stays unknown
-			Needs: []*kernel.Probe{kernel.HaveSockLength},
-		}},
-	},
-	{
-		What:    "the end of a connection",
-		Without: "that a connection ended: its open requests end by their age",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
-			Needs: []*kernel.Probe{kernel.HaveTpBTF},
-		}},
-	},
-}
-
 // Options is the sensor's part of the configuration file.
 type Options struct {
 	// Unix sockets too.
@@ -105,7 +54,22 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 }
 
 func (in *instance) configure(spec *ebpf.CollectionSpec) error {
-	for name, on := range map[string]bool{"watch_unix": in.unix, "l7_arm64": runtime.GOARCH == "arm64"} {
+	storage := kernel.HaveSkStorageTracing.Have() == nil
+	if storage {
+		spec.Maps["ghost_shared_l7_socks"].MaxEntries = 1
+	}
+	threads := kernel.HaveTaskStorage.Have() == nil
+	if !threads {
+		spec.Maps["ghost_shared_tls_threads"].Type = ebpf.Hash
+		spec.Maps["ghost_shared_tls_threads"].MaxEntries = 1
+	}
+	for name, on := range map[string]bool{
+		"l7_threads": threads,
+		"watch_unix": in.unix,
+		"l7_arm64":   runtime.GOARCH == "arm64",
+		"l7_storage": storage,
+		"l7_task":    kernel.HaveTaskRegs.Have() == nil,
+	} {
 		if err := spec.Variables[name].Set(on); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}

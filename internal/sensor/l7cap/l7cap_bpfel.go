@@ -84,7 +84,7 @@ type l7capL7Conn struct {
 	Transport  uint8
 	Named      uint8
 	HeadLen    [2]uint8
-	Reserved   uint32
+	Inode      uint32
 	Head       [2][32]uint8
 }
 
@@ -133,6 +133,7 @@ const (
 	l7capMapGhostLost             = "ghost_lost"
 	l7capMapGhostSharedGoProcs    = "ghost_shared_go_procs"
 	l7capMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	l7capMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	l7capMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
 	l7capProgL7capClose           = "l7cap_close"
 	l7capProgL7capReady           = "l7cap_ready"
@@ -140,11 +141,23 @@ const (
 	l7capProgL7capRecvTwin        = "l7cap_recv_twin"
 	l7capProgL7capSend            = "l7cap_send"
 	l7capProgL7capSendTwin        = "l7cap_send_twin"
+	l7capProgL7capX_page          = "l7cap_x_page"
+	l7capProgL7capX_pageu         = "l7cap_x_pageu"
+	l7capProgL7capX_ready         = "l7cap_x_ready"
+	l7capProgL7capX_recv          = "l7cap_x_recv"
+	l7capProgL7capX_recv6         = "l7cap_x_recv6"
+	l7capProgL7capX_recvu         = "l7cap_x_recvu"
+	l7capProgL7capX_send          = "l7cap_x_send"
+	l7capProgL7capX_send6         = "l7cap_x_send6"
+	l7capProgL7capX_sendu         = "l7cap_x_sendu"
 	l7capVarGhostSensor           = "ghost_sensor"
 	l7capVarGhostWatermark        = "ghost_watermark"
 	l7capVarL7Arm64               = "l7_arm64"
 	l7capVarL7ChunkTwin           = "l7_chunk_twin"
 	l7capVarL7FlagTwin            = "l7_flag_twin"
+	l7capVarL7Storage             = "l7_storage"
+	l7capVarL7Task                = "l7_task"
+	l7capVarL7Threads             = "l7_threads"
 	l7capVarL7TypeTwin            = "l7_type_twin"
 	l7capVarWatchUnix             = "watch_unix"
 )
@@ -197,6 +210,15 @@ type l7capProgramSpecs struct {
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.ProgramSpec `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.ProgramSpec `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.ProgramSpec `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.ProgramSpec `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.ProgramSpec `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.ProgramSpec `ebpf:"l7cap_x_sendu"`
 }
 
 // l7capMapSpecs contains maps before they are loaded into the kernel.
@@ -207,6 +229,7 @@ type l7capMapSpecs struct {
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 }
 
@@ -219,6 +242,9 @@ type l7capVariableSpecs struct {
 	L7Arm64        *ebpf.VariableSpec `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.VariableSpec `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
+	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
+	L7Threads      *ebpf.VariableSpec `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.VariableSpec `ebpf:"watch_unix"`
 }
@@ -247,6 +273,7 @@ type l7capMaps struct {
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 }
 
@@ -256,6 +283,7 @@ func (m *l7capMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,
 	)
 }
@@ -269,6 +297,9 @@ type l7capVariables struct {
 	L7Arm64        *ebpf.Variable `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.Variable `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
+	L7Task         *ebpf.Variable `ebpf:"l7_task"`
+	L7Threads      *ebpf.Variable `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.Variable `ebpf:"watch_unix"`
 }
@@ -283,6 +314,15 @@ type l7capPrograms struct {
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.Program `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.Program `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.Program `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.Program `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.Program `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.Program `ebpf:"l7cap_x_sendu"`
 }
 
 func (p *l7capPrograms) Close() error {
@@ -293,6 +333,15 @@ func (p *l7capPrograms) Close() error {
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capX_page,
+		p.L7capX_pageu,
+		p.L7capX_ready,
+		p.L7capX_recv,
+		p.L7capX_recv6,
+		p.L7capX_recvu,
+		p.L7capX_send,
+		p.L7capX_send6,
+		p.L7capX_sendu,
 	)
 }
 

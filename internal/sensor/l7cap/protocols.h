@@ -15,7 +15,7 @@
 #ifndef HTTP1_CAPTURE_TURN
 #define HTTP1_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS), "capture sizes of http1");
+_Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWERS) && HTTP1_CAPTURE_TURN <= 65535, "capture sizes of http1");
 
 #include "../../l7/http2/sniff.h"
 #ifndef HTTP2_CAPTURE_ASKS
@@ -27,7 +27,43 @@ _Static_assert(l7_is_size(HTTP1_CAPTURE_ASKS) && l7_is_size(HTTP1_CAPTURE_ANSWER
 #ifndef HTTP2_CAPTURE_TURN
 #define HTTP2_CAPTURE_TURN 4096
 #endif
-_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS), "capture sizes of http2");
+_Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWERS) && HTTP2_CAPTURE_TURN <= 65535, "capture sizes of http2");
+
+#include "../../l7/mysql/sniff.h"
+#ifndef MYSQL_CAPTURE_ASKS
+#define MYSQL_CAPTURE_ASKS 1024
+#endif
+#ifndef MYSQL_CAPTURE_ANSWERS
+#define MYSQL_CAPTURE_ANSWERS 1024
+#endif
+#ifndef MYSQL_CAPTURE_TURN
+#define MYSQL_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(MYSQL_CAPTURE_ASKS) && l7_is_size(MYSQL_CAPTURE_ANSWERS) && MYSQL_CAPTURE_TURN <= 65535, "capture sizes of mysql");
+
+#include "../../l7/postgresql/sniff.h"
+#ifndef POSTGRESQL_CAPTURE_ASKS
+#define POSTGRESQL_CAPTURE_ASKS 1024
+#endif
+#ifndef POSTGRESQL_CAPTURE_ANSWERS
+#define POSTGRESQL_CAPTURE_ANSWERS 1024
+#endif
+#ifndef POSTGRESQL_CAPTURE_TURN
+#define POSTGRESQL_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPTURE_ANSWERS) && POSTGRESQL_CAPTURE_TURN <= 65535, "capture sizes of postgresql");
+
+#include "../../l7/redis/sniff.h"
+#ifndef REDIS_CAPTURE_ASKS
+#define REDIS_CAPTURE_ASKS 1024
+#endif
+#ifndef REDIS_CAPTURE_ANSWERS
+#define REDIS_CAPTURE_ANSWERS 1024
+#endif
+#ifndef REDIS_CAPTURE_TURN
+#define REDIS_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS) && REDIS_CAPTURE_TURN <= 65535, "capture sizes of redis");
 
 /* Some protocol comes in datagrams. */
 #define L7_DATAGRAMS 0
@@ -58,6 +94,30 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		f->asks = HTTP2_CAPTURE_ASKS;
 		f->answers = HTTP2_CAPTURE_ANSWERS;
 		f->turn = HTTP2_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = mysql_sniff(p, n))) {
+		f->index = 3;
+		f->side = side;
+		f->asks = MYSQL_CAPTURE_ASKS;
+		f->answers = MYSQL_CAPTURE_ANSWERS;
+		f->turn = MYSQL_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = postgresql_sniff(p, n))) {
+		f->index = 4;
+		f->side = side;
+		f->asks = POSTGRESQL_CAPTURE_ASKS;
+		f->answers = POSTGRESQL_CAPTURE_ANSWERS;
+		f->turn = POSTGRESQL_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = redis_sniff(p, n))) {
+		f->index = 5;
+		f->side = side;
+		f->asks = REDIS_CAPTURE_ASKS;
+		f->answers = REDIS_CAPTURE_ANSWERS;
+		f->turn = REDIS_CAPTURE_TURN;
 		return true;
 	}
 	(void)side;

@@ -36,10 +36,9 @@ func monotonic() int64 {
 // Who moved bytes between which ends, and where they stand in the stream.
 func TestIdentity(t *testing.T) {
 	for _, tier := range tiers {
-		w := begin(t, mode{unix: true, hooks: tier.hooks})
 		for _, n := range []network{tcp4, tcp6, unixStream} {
 			t.Run(tier.name+"/"+n.name, func(t *testing.T) {
-				w.t = t
+				w := begin(t, mode{unix: true, tier: tier})
 				runtime.LockOSThread()
 				defer runtime.UnlockOSThread()
 				p := n.pair(t)
@@ -49,7 +48,7 @@ func TestIdentity(t *testing.T) {
 				p.write(p.server, "ANS two")
 				p.read(p.client, 100)
 				after := monotonic()
-				client, server := w.of(p.clientCookie()), w.of(p.serverCookie())
+				client, server := w.of(p.clientCookie), w.of(p.serverCookie)
 				if len(client) != 2 || len(server) != 2 {
 					t.Fatal(len(client), len(server))
 				}
@@ -97,7 +96,7 @@ func TestIdentity(t *testing.T) {
 func TestReady(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks})
+			w := begin(t, mode{tier: tier})
 			p := tcp4.pair(t)
 			const wait = 30 * time.Millisecond
 			for _, head := range []string{"ASK one", "ASK two"} {
@@ -108,7 +107,7 @@ func TestReady(t *testing.T) {
 				time.Sleep(wait)
 				p.read(p.server, 1) // a byte ahead: what is left came with it
 				p.read(p.server, 100)
-				got := w.of(p.serverCookie())
+				got := w.of(p.serverCookie)
 				for _, c := range got {
 					if c.Sent || c.Ready < before || c.Ready > arrived || c.Time-c.Ready < int64(wait) {
 						t.Errorf("%q: sent %d, readable %d, seen %d, read %d", c.Data, before, c.Ready, arrived, c.Time)
@@ -117,7 +116,7 @@ func TestReady(t *testing.T) {
 				if len(got) == 0 {
 					t.Error("nothing was received")
 				}
-				for _, c := range w.of(p.clientCookie()) {
+				for _, c := range w.of(p.clientCookie) {
 					if c.Ready != 0 {
 						t.Errorf("sent bytes were readable at %d", c.Ready)
 					}
@@ -131,7 +130,7 @@ func TestReady(t *testing.T) {
 			before := monotonic()
 			p.write(p.client, "ASK now")
 			<-done
-			for _, c := range w.of(p.serverCookie()) {
+			for _, c := range w.of(p.serverCookie) {
 				if c.Ready < before || c.Ready > c.Time {
 					t.Errorf("sent %d, readable %d, read %d", before, c.Ready, c.Time)
 				}
@@ -144,13 +143,13 @@ func TestReady(t *testing.T) {
 func TestClosed(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks})
+			w := begin(t, mode{tier: tier})
 			told, silent := tcp4.pair(t), tcp4.pair(t)
 			told.write(told.client, "ASK one")
 			told.read(told.server, 100)
 			silent.write(silent.client, "nobody knows what")
 			silent.read(silent.server, 100)
-			ids := []uint64{told.clientCookie(), told.serverCookie(), silent.clientCookie(), silent.serverCookie()}
+			ids := []uint64{told.clientCookie, told.serverCookie, silent.clientCookie, silent.serverCookie}
 			for _, p := range []*pair{told, silent} {
 				unix.Close(p.client)
 				unix.Close(p.server)
@@ -179,19 +178,19 @@ func TestClosed(t *testing.T) {
 func TestFullRing(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks, ring: 4096})
+			w := begin(t, mode{tier: tier, ring: 4096})
 			p := tcp4.pair(t)
 			const n = 40
 			for range n {
 				p.write(p.client, "ASK one")
 			}
 			p.arrived(p.server, 7*n)
-			client := w.of(p.clientCookie())
+			client := w.of(p.clientCookie)
 			if lost := w.lost(); lost == 0 || len(client)+int(lost) != n {
 				t.Errorf("%d chunks, %d lost, want %d", len(client), lost, n)
 			}
 			p.write(p.client, "ASK one")
-			client = w.of(p.clientCookie())
+			client = w.of(p.clientCookie)
 			if last := client[len(client)-1]; last.Offset != 7*n {
 				t.Errorf("the chunk after the gap is at %d, want %d", last.Offset, 7*n)
 			}
@@ -211,7 +210,7 @@ func TestGoroutine(t *testing.T) {
 	const goidOffset = 152
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks})
+			w := begin(t, mode{tier: tier})
 			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [2]int16{goidOffset, -8}); err != nil {
 				t.Fatal(err)
 			}
@@ -225,12 +224,12 @@ func TestGoroutine(t *testing.T) {
 			p.write(p.client, "ASK one")
 			p.read(p.client, 100)
 			other := <-ids
-			for _, c := range w.of(p.clientCookie()) {
+			for _, c := range w.of(p.clientCookie) {
 				if c.Goroutine != goid() {
 					t.Errorf("client: goroutine %d, want %d", c.Goroutine, goid())
 				}
 			}
-			server := w.of(p.serverCookie())
+			server := w.of(p.serverCookie)
 			if len(server) != 2 {
 				t.Fatal(show(pieces(server)))
 			}
@@ -247,7 +246,7 @@ func TestGoroutine(t *testing.T) {
 func TestDatagrams(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{hooks: tier.hooks})
+			w := begin(t, mode{tier: tier})
 			server, client := udp(t), udp(t)
 			to, err := unix.Getsockname(server)
 			at := addr(t, to, err)
@@ -315,28 +314,33 @@ func udp(t *testing.T) int {
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+	cookie(t, fd)
 	return fd
 }
 
 // What the option is off for is not seen.
 func TestUnixIsAnOption(t *testing.T) {
-	w := begin(t, mode{})
-	p := unixStream.pair(t)
-	p.write(p.client, "ASK one")
-	p.read(p.server, 100)
-	if n := len(w.of(p.clientCookie())) + len(w.of(p.serverCookie())); n > 0 {
-		t.Errorf("%d chunks", n)
+	for _, tier := range tiers {
+		t.Run(tier.name, func(t *testing.T) {
+			w := begin(t, mode{tier: tier})
+			p := unixStream.pair(t)
+			p.write(p.client, "ASK one")
+			p.read(p.server, 100)
+			if n := len(w.of(p.clientCookie)) + len(w.of(p.serverCookie)); n > 0 {
+				t.Errorf("%d chunks", n)
+			}
+		})
 	}
 }
 
 // The real object loads with all its hooks, whatever protocols there are.
 func TestRealObject(t *testing.T) {
-	begin(t, mode{spec: loadL7cap})
+	begin(t, mode{tier: tier{name: "any"}, load: loadL7cap})
 }
 
 // The twins do all that their programs miss, if that is everything.
 func TestTwins(t *testing.T) {
-	w := begin(t, mode{hooks: func(hooks []kernel.Hook) (twins []kernel.Hook) {
+	w := begin(t, mode{tier: tier{name: "twins", needs: tracepoints.needs, hooks: func(hooks []kernel.Hook) (twins []kernel.Hook) {
 		for _, h := range hooks {
 			switch t := h.Tiers[0]; t.Program {
 			case "l7cap_send", "l7cap_recv":
@@ -348,16 +352,16 @@ func TestTwins(t *testing.T) {
 			twins = append(twins, h)
 		}
 		return twins
-	}})
+	}}})
 	p := tcp4.pair(t)
 	client, server := stories[1].move(t, p)
-	w.want(p.clientCookie(), "client", client...)
-	w.want(p.serverCookie(), "server", server...)
+	w.want(p.clientCookie, "client", client...)
+	w.want(p.serverCookie, "server", server...)
 }
 
 // Where both are at work each chunk is told once.
 func TestTwinsBesideTheirFirst(t *testing.T) {
-	w := begin(t, mode{hooks: func(hooks []kernel.Hook) []kernel.Hook {
+	w := begin(t, mode{tier: tier{name: "twins beside their first", needs: tracepoints.needs, hooks: func(hooks []kernel.Hook) []kernel.Hook {
 		for i, h := range hooks {
 			if t := h.Tiers[0]; t.Twin {
 				t.Needs = t.Needs[:1]
@@ -365,9 +369,9 @@ func TestTwinsBesideTheirFirst(t *testing.T) {
 			}
 		}
 		return hooks
-	}})
+	}}})
 	p := tcp4.pair(t)
 	client, server := stories[1].move(t, p)
-	w.want(p.clientCookie(), "client", client...)
-	w.want(p.serverCookie(), "server", server...)
+	w.want(p.clientCookie, "client", client...)
+	w.want(p.serverCookie, "server", server...)
 }

@@ -68,8 +68,6 @@ struct {
 	__type(value, __u64);
 } tls_homeless SEC(".maps");
 
-static const struct l7_conn no_conn;
-
 /* A user's registers, as ptrace(2) has them: their places never change. */
 struct amd64_regs {
 	__u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
@@ -214,7 +212,7 @@ static __always_inline struct l7_conn *conn_of(const struct l7_ends *e)
 
 	if (c)
 		return c;
-	bpf_map_update_elem(&tls_conns, &e->conn, &no_conn, BPF_NOEXIST);
+	bpf_map_update_elem(&tls_conns, &e->conn, &l7_new, BPF_NOEXIST);
 	c = bpf_map_lookup_elem(&tls_conns, &e->conn);
 	if (!c)
 		return 0;

@@ -121,6 +121,11 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
+	spec.Maps["ghost_shared_l7_socks"].MaxEntries = 1 // not used here
+	if kernel.HaveTaskStorage.Have() != nil {         // then nothing is used
+		spec.Maps["ghost_shared_tls_threads"].Type = ebpf.Hash
+		spec.Maps["ghost_shared_tls_threads"].MaxEntries = 1
+	}
 	if err := spec.Variables["l7_arm64"].Set(runtime.GOARCH == "arm64"); err != nil {
 		return nil, fmt.Errorf("set l7_arm64: %w", err)
 	}

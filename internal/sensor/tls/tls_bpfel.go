@@ -84,7 +84,7 @@ type tlsL7Conn struct {
 	Transport  uint8
 	Named      uint8
 	HeadLen    [2]uint8
-	Reserved   uint32
+	Inode      uint32
 	Head       [2][32]uint8
 }
 
@@ -158,6 +158,7 @@ const (
 	tlsMapGhostLost             = "ghost_lost"
 	tlsMapGhostSharedGoProcs    = "ghost_shared_go_procs"
 	tlsMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	tlsMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	tlsMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
 	tlsMapTlsConns              = "tls_conns"
 	tlsMapTlsHomeless           = "tls_homeless"
@@ -174,6 +175,9 @@ const (
 	tlsVarL7Arm64               = "l7_arm64"
 	tlsVarL7ChunkTwin           = "l7_chunk_twin"
 	tlsVarL7FlagTwin            = "l7_flag_twin"
+	tlsVarL7Storage             = "l7_storage"
+	tlsVarL7Task                = "l7_task"
+	tlsVarL7Threads             = "l7_threads"
 	tlsVarL7TypeTwin            = "l7_type_twin"
 	tlsVarTlsCallTwin           = "tls_call_twin"
 	tlsVarTlsCountTwin          = "tls_count_twin"
@@ -238,6 +242,7 @@ type tlsMapSpecs struct {
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 	TlsConns              *ebpf.MapSpec `ebpf:"tls_conns"`
 	TlsHomeless           *ebpf.MapSpec `ebpf:"tls_homeless"`
@@ -253,6 +258,9 @@ type tlsVariableSpecs struct {
 	L7Arm64        *ebpf.VariableSpec `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.VariableSpec `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
+	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
+	L7Threads      *ebpf.VariableSpec `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	TlsCallTwin    *ebpf.VariableSpec `ebpf:"tls_call_twin"`
 	TlsCountTwin   *ebpf.VariableSpec `ebpf:"tls_count_twin"`
@@ -282,6 +290,7 @@ type tlsMaps struct {
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 	TlsConns              *ebpf.Map `ebpf:"tls_conns"`
 	TlsHomeless           *ebpf.Map `ebpf:"tls_homeless"`
@@ -294,6 +303,7 @@ func (m *tlsMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,
 		m.TlsConns,
 		m.TlsHomeless,
@@ -310,6 +320,9 @@ type tlsVariables struct {
 	L7Arm64        *ebpf.Variable `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.Variable `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
+	L7Task         *ebpf.Variable `ebpf:"l7_task"`
+	L7Threads      *ebpf.Variable `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	TlsCallTwin    *ebpf.Variable `ebpf:"tls_call_twin"`
 	TlsCountTwin   *ebpf.Variable `ebpf:"tls_count_twin"`

@@ -50,7 +50,7 @@ type SpeechL7Conn struct {
 	Transport  uint8
 	Named      uint8
 	HeadLen    [2]uint8
-	Reserved   uint32
+	Inode      uint32
 	Head       [2][32]uint8
 }
 
@@ -85,6 +85,7 @@ const (
 	SpeechMapGhostLost             = "ghost_lost"
 	SpeechMapGhostSharedGoProcs    = "ghost_shared_go_procs"
 	SpeechMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	SpeechMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	SpeechMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
 	SpeechProgL7capClose           = "l7cap_close"
 	SpeechProgL7capReady           = "l7cap_ready"
@@ -92,11 +93,23 @@ const (
 	SpeechProgL7capRecvTwin        = "l7cap_recv_twin"
 	SpeechProgL7capSend            = "l7cap_send"
 	SpeechProgL7capSendTwin        = "l7cap_send_twin"
+	SpeechProgL7capX_page          = "l7cap_x_page"
+	SpeechProgL7capX_pageu         = "l7cap_x_pageu"
+	SpeechProgL7capX_ready         = "l7cap_x_ready"
+	SpeechProgL7capX_recv          = "l7cap_x_recv"
+	SpeechProgL7capX_recv6         = "l7cap_x_recv6"
+	SpeechProgL7capX_recvu         = "l7cap_x_recvu"
+	SpeechProgL7capX_send          = "l7cap_x_send"
+	SpeechProgL7capX_send6         = "l7cap_x_send6"
+	SpeechProgL7capX_sendu         = "l7cap_x_sendu"
 	SpeechVarGhostSensor           = "ghost_sensor"
 	SpeechVarGhostWatermark        = "ghost_watermark"
 	SpeechVarL7Arm64               = "l7_arm64"
 	SpeechVarL7ChunkTwin           = "l7_chunk_twin"
 	SpeechVarL7FlagTwin            = "l7_flag_twin"
+	SpeechVarL7Storage             = "l7_storage"
+	SpeechVarL7Task                = "l7_task"
+	SpeechVarL7Threads             = "l7_threads"
 	SpeechVarL7TypeTwin            = "l7_type_twin"
 	SpeechVarWatchUnix             = "watch_unix"
 )
@@ -149,6 +162,15 @@ type SpeechProgramSpecs struct {
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.ProgramSpec `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.ProgramSpec `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.ProgramSpec `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.ProgramSpec `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.ProgramSpec `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.ProgramSpec `ebpf:"l7cap_x_sendu"`
 }
 
 // SpeechMapSpecs contains maps before they are loaded into the kernel.
@@ -159,6 +181,7 @@ type SpeechMapSpecs struct {
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 }
 
@@ -171,6 +194,9 @@ type SpeechVariableSpecs struct {
 	L7Arm64        *ebpf.VariableSpec `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.VariableSpec `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
+	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
+	L7Threads      *ebpf.VariableSpec `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.VariableSpec `ebpf:"watch_unix"`
 }
@@ -199,6 +225,7 @@ type SpeechMaps struct {
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 }
 
@@ -208,6 +235,7 @@ func (m *SpeechMaps) Close() error {
 		m.GhostLost,
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
+		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,
 	)
 }
@@ -221,6 +249,9 @@ type SpeechVariables struct {
 	L7Arm64        *ebpf.Variable `ebpf:"l7_arm64"`
 	L7ChunkTwin    *ebpf.Variable `ebpf:"l7_chunk_twin"`
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
+	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
+	L7Task         *ebpf.Variable `ebpf:"l7_task"`
+	L7Threads      *ebpf.Variable `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.Variable `ebpf:"watch_unix"`
 }
@@ -235,6 +266,15 @@ type SpeechPrograms struct {
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
+	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
+	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
+	L7capX_recv   *ebpf.Program `ebpf:"l7cap_x_recv"`
+	L7capX_recv6  *ebpf.Program `ebpf:"l7cap_x_recv6"`
+	L7capX_recvu  *ebpf.Program `ebpf:"l7cap_x_recvu"`
+	L7capX_send   *ebpf.Program `ebpf:"l7cap_x_send"`
+	L7capX_send6  *ebpf.Program `ebpf:"l7cap_x_send6"`
+	L7capX_sendu  *ebpf.Program `ebpf:"l7cap_x_sendu"`
 }
 
 func (p *SpeechPrograms) Close() error {
@@ -245,6 +285,15 @@ func (p *SpeechPrograms) Close() error {
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capX_page,
+		p.L7capX_pageu,
+		p.L7capX_ready,
+		p.L7capX_recv,
+		p.L7capX_recv6,
+		p.L7capX_recvu,
+		p.L7capX_send,
+		p.L7capX_send6,
+		p.L7capX_sendu,
 	)
 }
 

@@ -1,0 +1,98 @@
+package l7cap
+
+import (
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"ghostlight/internal/kernel"
+)
+
+var hooks = []kernel.Hook{
+	{
+		What:    "bytes sent",
+		Without: "all requests",
+		Tiers: []kernel.Tier{
+			lengthTier("tp_btf sock_send_length", "l7cap_send"),
+			functionTier("fexit inet_sendmsg", "l7cap_x_send"),
+		},
+	},
+	{
+		What:    "bytes received",
+		Without: "all requests",
+		Tiers: []kernel.Tier{
+			lengthTier("tp_btf sock_recv_length", "l7cap_recv"),
+			functionTier("fexit inet_recvmsg", "l7cap_x_recv"),
+		},
+	},
+	twin("bytes sent at the same time", "sock_send_length", "l7cap_send"),
+	twin("bytes received at the same time", "sock_recv_length", "l7cap_recv"),
+	older("bytes sent over IPv6", "requests over IPv6", "fexit inet6_sendmsg", "l7cap_x_send6"),
+	older("bytes received over IPv6", "requests over IPv6", "fexit inet6_recvmsg", "l7cap_x_recv6"),
+	older("files sent", "the size of what sendfile and splice send", "fexit inet_sendpage", "l7cap_x_page"),
+	olderUnix("bytes sent over Unix sockets", "fexit unix_stream_sendmsg", "l7cap_x_sendu"),
+	olderUnix("files sent over Unix sockets", "fexit unix_stream_sendpage", "l7cap_x_pageu"),
+	olderUnix("bytes received over Unix sockets", "fexit unix_stream_recvmsg", "l7cap_x_recvu"),
+	{
+		What:    "bytes that can be read",
+		Without: "how long requests wait in the socket",
+		Tiers: []kernel.Tier{
+			unmissed(lengthTier("tp_btf sk_data_ready", "l7cap_ready")),
+			unmissed(functionTier("fentry sock_def_readable", "l7cap_x_ready")),
+		},
+	},
+	{
+		What:    "the end of a connection",
+		Without: "that a connection ended: its open requests end by their age",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+}
+
+// The three tracepoints came together.
+func lengthTier(name, program string) kernel.Tier {
+	return kernel.Tier{Name: name, Program: program, Needs: []*kernel.Probe{kernel.HaveSockLength}}
+}
+
+func functionTier(name, program string) kernel.Tier {
+	return kernel.Tier{Name: name, Program: program, Needs: []*kernel.Probe{kernel.HaveFentry}}
+}
+
+// unmissed is a tier that may miss a run: the time stays unknown.
+func unmissed(t kernel.Tier) kernel.Tier {
+	t.Repeats = true
+	return t
+}
+
+// twin sees what the first program at the tracepoint missed.
+func twin(what, tracepoint, program string) kernel.Hook {
+	t := lengthTier("second tp_btf "+tracepoint, program+"_twin")
+	t.Twin = true
+	t.Needs = append(t.Needs, kernel.PreemptsTracepoints)
+	return kernel.Hook{What: what, Without: "some of what is moved on one CPU at once", Tiers: []kernel.Tier{
+		t, {Name: "not needed: this kernel does not preempt tracepoints", Program: "l7cap_close", Attach: nowhere},
+	}}
+}
+
+// older is a hook that the tracepoints make needless.
+func older(what, without, name, program string) kernel.Hook {
+	needless := lengthTier("not needed: tp_btf sees all sockets", "l7cap_send")
+	needless.Attach = nowhere
+	return kernel.Hook{What: what, Without: without, Tiers: []kernel.Tier{needless, functionTier(name, program)}}
+}
+
+// olderUnix is attached if Unix sockets are watched.
+func olderUnix(what, name, program string) kernel.Hook {
+	h := older(what, "requests over Unix sockets", name, program)
+	h.Tiers[1].Attach = func(o *kernel.Object, p *ebpf.Program) (link.Link, error) {
+		var watched bool
+		if err := o.Variables["watch_unix"].Get(&watched); err != nil || !watched {
+			return nil, err
+		}
+		return link.AttachTracing(link.TracingOptions{Program: p})
+	}
+	return h
+}
+
+func nowhere(*kernel.Object, *ebpf.Program) (link.Link, error) { return nil, nil }
