@@ -47,7 +47,7 @@ func begin(t testing.TB) *watch {
 			t.Skip(err)
 		}
 	}
-	k, err := kernel.New(8 << 20)
+	k, err := kernel.New(32 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
