@@ -86,7 +86,7 @@ struct l7_conn {
 	__u8 tries;
 	__u8 way; /* of the last bytes */
 	__u8 transport;
-	__u8 named;
+	__u8 asks; /* this end is the client */
 	__u8 head_len[2];
 	__u32 inode; /* without socket storage: of the socket that this is about, if it is not TCP */
 	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
@@ -167,6 +167,7 @@ static __always_inline struct pt_regs *l7_regs(struct task_struct *task)
 struct go_proc {
 	__s16 goid_offset; /* in runtime.g */
 	__s16 g_offset;    /* of the slot that holds g, from the thread pointer: -8 */
+	__u32 asks;        /* it was seen to be a client; written by the programs */
 };
 
 /* Process (tgid) -> where its goroutine ids are. User space writes and deletes;
@@ -178,6 +179,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct go_proc);
 } ghost_shared_go_procs SEC(".maps");
+
+struct go_woken {
+	__u64 goroutine;
+	__u64 tgid;
+};
+
+/* Goroutine -> the one that made it runnable last. Written by the sensor of
+ * plaintext, for processes that are clients; the oldest goes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct go_woken);
+	__type(value, __u64);
+} ghost_shared_go_wakers SEC(".maps");
 
 volatile const bool l7_arm64; /* written by user space */
 
@@ -203,6 +218,8 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 		c->go_checked = now;
 		c->goid_offset = p ? p->goid_offset : 0;
 		c->g_offset = p ? p->g_offset : 0;
+		if (p && c->asks && !p->asks)
+			p->asks = 1;
 	}
 	if (!c->goid_offset)
 		return 0;
@@ -215,6 +232,19 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 	if (g)
 		bpf_probe_read_user(&id, sizeof(id), (void *)(g + c->goid_offset));
 	return id;
+}
+
+/* l7_waker returns the goroutine that made the one runnable that sends a
+ * request: in a client with a pool of connections that is the request's own. */
+static __always_inline __u64 l7_waker(const struct l7_conn *c, __u64 goroutine, bool sent)
+{
+	struct go_woken key = {.goroutine = goroutine, .tgid = c->go_tgid};
+	__u64 *waker;
+
+	if (!goroutine || !sent || !c->asks)
+		return 0;
+	waker = bpf_map_lookup_elem(&ghost_shared_go_wakers, &key);
+	return waker ? *waker : 0;
 }
 
 /* ---- where the bytes are ---- */
@@ -334,6 +364,7 @@ struct l7_moved {
 	__u64 ready;
 	__u64 offset;
 	__u64 goroutine;
+	__u64 waker;
 	__u32 seq;
 	__u32 len;
 	__u32 want; /* bytes to capture */
@@ -348,7 +379,7 @@ static __always_inline void l7_fill(struct l7_chunk *e, const struct l7_conn *c,
 	e->ready = m->ready;
 	e->offset = m->offset;
 	e->goroutine = m->goroutine;
-	e->waker = 0;
+	e->waker = m->waker;
 	e->seq = m->seq;
 	e->len = m->len;
 	e->captured = 0;

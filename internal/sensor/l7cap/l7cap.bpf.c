@@ -457,6 +457,7 @@ static __always_inline void know(struct l7_conn *c, const struct l7_protocol *as
 	c->left = as->turn;
 	c->way = sent;
 	c->proto = as->index;
+	c->asks = asks == sent;
 	c->state = L7_KNOWN;
 }
 
@@ -589,6 +590,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	m.seq = next ? next - m.len : 0;
 	m.want = share(c, &s, m.len, sent);
 	m.goroutine = l7_goroutine(c, task, bpf_ktime_get_ns());
+	m.waker = l7_waker(c, m.goroutine, sent);
 	l7_emit(c, &m, &s);
 	return 0;
 }

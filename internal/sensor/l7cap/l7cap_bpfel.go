@@ -17,6 +17,13 @@ type l7capGoProc struct {
 	_          structs.HostLayout
 	GoidOffset int16
 	G_offset   int16
+	Asks       uint32
+}
+
+type l7capGoWoken struct {
+	_         structs.HostLayout
+	Goroutine uint64
+	Tgid      uint64
 }
 
 type l7capL7Chunk struct {
@@ -82,7 +89,7 @@ type l7capL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Asks       uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -132,6 +139,7 @@ const (
 	l7capMapGhostEvents           = "ghost_events"
 	l7capMapGhostLost             = "ghost_lost"
 	l7capMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	l7capMapGhostSharedGoWakers   = "ghost_shared_go_wakers"
 	l7capMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
 	l7capMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	l7capMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
@@ -228,6 +236,7 @@ type l7capMapSpecs struct {
 	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.MapSpec `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
@@ -272,6 +281,7 @@ type l7capMaps struct {
 	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.Map `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
@@ -282,6 +292,7 @@ func (m *l7capMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.GhostSharedGoProcs,
+		m.GhostSharedGoWakers,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,

@@ -37,16 +37,17 @@ type files struct {
 	verdicts map[mapped.ID]verdict // of files that have no probes
 	lost     uint64                // mappings the kernel could not tell of
 	evicted  uint64                // files that had to go for others
-	goPIDs   map[uint32]bool       // Go processes that goProcs has
+	goPIDs   map[uint32]mapped.ID  // Go processes that goProcs has: what they run
 }
 
 // attached is a file with its probes.
 type attached struct {
-	path  string
-	libs  []place.Library
-	links []link.Link
-	users map[uint32]bool // some processes that map it
-	used  int64           // when the last process mapped it
+	path    string
+	libs    []place.Library
+	links   []link.Link
+	users   map[uint32]bool // some processes that map it
+	used    int64           // when the last process mapped it
+	follows bool            // who wakes its goroutines is noted
 }
 
 // verdict is why a file has no probes; empty if there is nothing to probe.
@@ -63,7 +64,7 @@ const (
 // gap.
 func find(o *kernel.Object, most int) (*files, error) {
 	f := &files{most: most, looked: make(chan struct{}), done: make(chan struct{}), attached: map[mapped.ID]*attached{}, verdicts: map[mapped.ID]verdict{},
-		goProcs: o.Maps["ghost_shared_go_procs"], goPIDs: map[uint32]bool{}}
+		goProcs: o.Maps["ghost_shared_go_procs"], goPIDs: map[uint32]mapped.ID{}}
 	for multi, names := range programs {
 		enter, leave, golang := o.Programs[names.enter], o.Programs[names.leave], o.Programs[names.golang]
 		if enter != nil && leave != nil && golang != nil {
@@ -193,7 +194,10 @@ func (f *files) met(m mapped.File) {
 }
 
 // goProc is struct go_proc.
-type goProc struct{ Goid, G int16 }
+type goProc struct {
+	Goid, G int16
+	Asks    uint32
+}
 
 // goroutines tells the programs where a process has the ids of its goroutines,
 // and takes that back if it runs something else now. What does not fit has no
@@ -203,11 +207,35 @@ func (f *files) goroutines(m mapped.File, a *attached) {
 	r := a.runtime()
 	switch {
 	case r != nil && r.Goid != 0:
-		if f.goProcs.Put(m.PID, goProc{r.Goid, r.G}) == nil {
-			f.goPIDs[m.PID] = true
+		if f.goProcs.Put(m.PID, goProc{Goid: r.Goid, G: r.G}) == nil {
+			f.goPIDs[m.PID] = m.ID
 		}
-	case isProgram && f.goPIDs[m.PID]:
+	case isProgram && f.goPIDs[m.PID] != mapped.ID{}:
 		f.forget(m.PID)
+	}
+}
+
+// follow probes where goroutines are woken, in the programs of processes that
+// were seen to be clients since the last call: the rest does not pay for it.
+func (f *files) follow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for pid, id := range f.goPIDs {
+		a := f.attached[id]
+		if r := a.runtime(); r == nil || r.Ready == nil || a.follows {
+			continue
+		}
+		var p goProc
+		if f.goProcs.Lookup(pid, &p) != nil || p.Asks == 0 {
+			continue
+		}
+		a.follows = true
+		path, file, err := reach(mapped.File{PID: pid, ID: id, Path: a.path})
+		if err != nil {
+			continue // it is gone
+		}
+		_ = f.probe(a, path, place.Library{Name: "go", Sites: []place.Site{*a.runtime().Ready}}) // its requests stay without a cause
+		file.Close()
 	}
 }
 

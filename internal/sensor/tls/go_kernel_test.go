@@ -19,6 +19,8 @@ func TestMain(m *testing.M) {
 	switch a := os.Args[1:]; {
 	case len(a) == 4 && a[0] == "serve":
 		goServe(a[1], a[2], a[3])
+	case len(a) == 3 && a[0] == "relay":
+		goRelay(a[1], a[2])
 	case len(a) == 5 && a[0] == "ask":
 		goAsk(a[1], a[2], a[3], a[4])
 	default:
@@ -32,6 +34,20 @@ func goServe(port, cert, key string) {
 		io.WriteString(w, "xxxxxxxxxx")
 	})
 	panic(http.ListenAndServeTLS("127.0.0.1:"+port, cert, key, h))
+}
+
+// goRelay serves each request by asking another server, through a pool.
+func goRelay(port, to string) {
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16}}
+	panic(http.ListenAndServe("127.0.0.1:"+port, http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		r, err := c.Get("https://127.0.0.1:" + to + q.URL.Path)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		io.Copy(w, r.Body)
+		r.Body.Close()
+	})))
 }
 
 // goAsk asks n times on each of some connections at once, and prints what was

@@ -22,7 +22,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum tls_call { TLS_READ = 1, TLS_WRITE, TLS_HANDSHAKE, TLS_FREE, TLS_GO_READ, TLS_GO_WRITE };
+enum tls_call { TLS_READ = 1, TLS_WRITE, TLS_HANDSHAKE, TLS_FREE, TLS_GO_READ, TLS_GO_WRITE, TLS_GO_READY };
 enum tls_count { TLS_BY_VALUE, TLS_BY_ARG4, TLS_BY_ARG5 };
 
 /* A probe's cookie. */
@@ -130,6 +130,7 @@ static __always_inline void know(struct l7_conn *c, const struct l7_protocol *as
 	c->left = as->turn;
 	c->way = sent;
 	c->proto = as->index;
+	c->asks = asks == sent;
 	c->state = L7_KNOWN;
 }
 
@@ -201,6 +202,7 @@ static __always_inline void tell(struct l7_conn *c, __u64 buffer, __u32 len, boo
 	m.ready = sent ? 0 : ready;
 	m.want = share(c, buffer, len, sent);
 	m.goroutine = l7_goroutine(c, bpf_get_current_task_btf(), bpf_ktime_get_ns());
+	m.waker = l7_waker(c, m.goroutine, sent);
 	l7_emit(c, &m, &s);
 }
 
@@ -506,6 +508,22 @@ static __always_inline __u64 on_stack(__u64 sp, __u32 slot)
 	return v;
 }
 
+/* go_ready notes which goroutine makes another one runnable. The runtime does it
+ * on a stack of its own: g is that one's, and the goroutine is its thread's. */
+static __always_inline void go_ready(__u64 g, __u64 ready, __u64 how)
+{
+	struct go_woken key = {.tgid = bpf_get_current_pid_tgid() >> 32};
+	__u64 at = 0, waker = 0;
+
+	if (bpf_probe_read_user(&at, sizeof(at), (void *)(g + (how >> 48))) ||
+	    bpf_probe_read_user(&at, sizeof(at), (void *)(at + (how >> 32 & 0xffff))) || !at)
+		return;
+	if (bpf_probe_read_user(&waker, sizeof(waker), (void *)(at + (how >> 16 & 0xffff))) ||
+	    bpf_probe_read_user(&key.goroutine, sizeof(key.goroutine), (void *)(ready + (how >> 16 & 0xffff))))
+		return;
+	bpf_map_update_elem(&ghost_shared_go_wakers, &key, &waker, BPF_ANY);
+}
+
 enum { FLAG_CARRY = 1, FLAG_ZERO = 0x40 };
 
 static __always_inline int go(void *regs, __u64 how)
@@ -514,10 +532,16 @@ static __always_inline int go(void *regs, __u64 how)
 
 	if (l7_arm64)
 		return 0;
-	if (how_call(how) == TLS_GO_WRITE) {
+	if (how_call(how) != TLS_GO_READ) {
 		flags = user_register(regs, amd64_regs, flags);
 		if (flags & (FLAG_CARRY | FLAG_ZERO)) /* it gets a bigger stack, and begins again */
 			return 0;
+	}
+	if (how_call(how) == TLS_GO_READY) {
+		go_ready(user_register(regs, amd64_regs, r14), user_register(regs, amd64_regs, ax), how);
+		return 0;
+	}
+	if (how_call(how) == TLS_GO_WRITE) {
 		go_moved(user_register(regs, amd64_regs, ax), user_register(regs, amd64_regs, bx), user_register(regs, amd64_regs, cx), true);
 		return 0;
 	}

@@ -95,6 +95,9 @@ type Options struct {
 	// Most libraries and programs that have probes at a time: the one that was
 	// used last goes.
 	Files int `yaml:"files"`
+	// Note which goroutine wakes another, in Go programs that are clients: only
+	// that links a call through a pool of connections to the request it is for.
+	Wakers bool `yaml:"wakers"`
 }
 
 type instance struct {
@@ -105,7 +108,7 @@ type instance struct {
 }
 
 func open(decode func(any) error) (sensor.Instance, error) {
-	o := Options{Files: 256}
+	o := Options{Files: 256, Wakers: true}
 	if err := decode(&o); err != nil {
 		return nil, err
 	}
@@ -192,6 +195,9 @@ func address(a [16]uint8, port uint16) netip.AddrPort {
 func (in *instance) Tick(now int64, out *event.Batch) error {
 	if in.object == nil {
 		return nil
+	}
+	if in.options.Wakers {
+		in.files.follow()
 	}
 	n, err := homeless(in.object)
 	if err != nil {

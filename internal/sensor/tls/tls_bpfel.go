@@ -17,6 +17,13 @@ type tlsGoProc struct {
 	_          structs.HostLayout
 	GoidOffset int16
 	G_offset   int16
+	Asks       uint32
+}
+
+type tlsGoWoken struct {
+	_         structs.HostLayout
+	Goroutine uint64
+	Tgid      uint64
 }
 
 type tlsL7Chunk struct {
@@ -82,7 +89,7 @@ type tlsL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Asks       uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -140,6 +147,7 @@ const (
 	tlsTlsCallTLS_FREE      tlsTlsCall = 4
 	tlsTlsCallTLS_GO_READ   tlsTlsCall = 5
 	tlsTlsCallTLS_GO_WRITE  tlsTlsCall = 6
+	tlsTlsCallTLS_GO_READY  tlsTlsCall = 7
 )
 
 type tlsTlsCount uint32
@@ -157,6 +165,7 @@ const (
 	tlsMapGhostEvents           = "ghost_events"
 	tlsMapGhostLost             = "ghost_lost"
 	tlsMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	tlsMapGhostSharedGoWakers   = "ghost_shared_go_wakers"
 	tlsMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
 	tlsMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	tlsMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
@@ -241,6 +250,7 @@ type tlsMapSpecs struct {
 	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.MapSpec `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
@@ -289,6 +299,7 @@ type tlsMaps struct {
 	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.Map `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
@@ -302,6 +313,7 @@ func (m *tlsMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.GhostSharedGoProcs,
+		m.GhostSharedGoWakers,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,

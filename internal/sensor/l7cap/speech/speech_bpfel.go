@@ -17,6 +17,13 @@ type SpeechGoProc struct {
 	_          structs.HostLayout
 	GoidOffset int16
 	G_offset   int16
+	Asks       uint32
+}
+
+type SpeechGoWoken struct {
+	_         structs.HostLayout
+	Goroutine uint64
+	Tgid      uint64
 }
 
 type SpeechL7Conn struct {
@@ -48,7 +55,7 @@ type SpeechL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Asks       uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -84,6 +91,7 @@ const (
 	SpeechMapGhostEvents           = "ghost_events"
 	SpeechMapGhostLost             = "ghost_lost"
 	SpeechMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	SpeechMapGhostSharedGoWakers   = "ghost_shared_go_wakers"
 	SpeechMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
 	SpeechMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
 	SpeechMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
@@ -180,6 +188,7 @@ type SpeechMapSpecs struct {
 	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
 	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.MapSpec `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
@@ -224,6 +233,7 @@ type SpeechMaps struct {
 	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
 	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
 	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.Map `ebpf:"ghost_shared_go_wakers"`
 	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
@@ -234,6 +244,7 @@ func (m *SpeechMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.GhostSharedGoProcs,
+		m.GhostSharedGoWakers,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
 		m.GhostSharedTlsThreads,

@@ -20,6 +20,8 @@ type Runtime struct {
 	Goid    int16  // offset of the goroutine's id in runtime.g; 0: not known
 	G       int16  // of the slot that holds g, from the thread pointer
 	Why     string // why it is not known
+	Ready   *Site  // where a goroutine is made runnable; nil: not known
+	curg    uint16 // offset in runtime.m
 }
 
 // Slots say where (*Conn).Read has what it was given and what it found, at the
@@ -33,7 +35,10 @@ const (
 	goRead    = "crypto/tls.(*Conn).Read"
 	goWrite   = "crypto/tls.(*Conn).Write"
 	goMemmove = "runtime.memmove"
+	goReady   = "runtime.ready"
 )
+
+const mOfG = 48 // offset of m in runtime.g, of all versions so far
 
 // golang finds what a Go program has. It has no symbols if it is stripped, but
 // always the table by which its runtime names functions.
@@ -43,15 +48,21 @@ func (f *file) golang() (Library, bool, error) {
 		return Library{}, false, nil
 	}
 	l := Library{Name: "go", Runtime: f.runtime()}
-	at, err := f.functions(table, goRead, goWrite, goMemmove)
+	at, err := f.functions(table, goRead, goWrite, goMemmove, goReady)
 	if err != nil {
 		return l, true, err
 	}
 	if f.machine != elf.EM_X86_64 || len(at) == 0 {
 		return l, true, nil
 	}
+	if r := l.Runtime; r.Goid != 0 {
+		if site, ok := f.firstJump(goReady, GoReady, at[goReady]); ok {
+			site.Goid, site.Curg = uint16(r.Goid), r.curg
+			r.Ready = &site
+		}
+	}
 	read, ok1 := f.placeRead(at[goRead], at[goMemmove])
-	write, ok2 := f.placeWrite(at[goWrite])
+	write, ok2 := f.firstJump(goWrite, GoWrite, at[goWrite])
 	switch _, has := at[goRead]; {
 	case !has:
 	case ok1 && ok2:
@@ -73,12 +84,13 @@ func (f *file) section(names ...string) *elf.Section {
 	return nil
 }
 
-// goidSince is the offset of goid in runtime.g, from a minor version on, as the
-// debugging information of programs built by it says.
-var goidSince = []struct {
-	minor  int
-	offset int16
-}{{18, 152}, {23, 160}, {25, 152}}
+// since are the offsets of goid in runtime.g and of curg in runtime.m, from a
+// minor version on, as the debugging information of programs built by it says.
+var since = []struct {
+	minor int
+	goid  int16
+	curg  uint16
+}{{18, 152, 192}, {23, 160, 192}, {25, 152, 184}}
 
 // newest is the last minor version that was looked at.
 const newest = 26
@@ -92,7 +104,7 @@ func (f *file) runtime() *Runtime {
 	}
 	r.Version = version
 	minor := minorOf(version)
-	if minor < goidSince[0].minor || minor > newest {
+	if minor < since[0].minor || minor > newest {
 		r.Why = "goroutines of " + version + " are not known"
 		return r
 	}
@@ -102,9 +114,9 @@ func (f *file) runtime() *Runtime {
 			return r
 		}
 	}
-	for _, s := range goidSince {
+	for _, s := range since {
 		if minor >= s.minor {
-			r.Goid = s.offset
+			r.Goid, r.curg = s.goid, s.curg
 		}
 	}
 	return r
@@ -271,14 +283,14 @@ func (w *window) at(pos, n uint64) []byte {
 	return w.data[pos-w.from : pos-w.from+n]
 }
 
-// placeWrite puts the probe on the jump that a function begins with if its stack
+// firstJump puts the probe on the jump that a function begins with if its stack
 // is too small: it is emulated, the arguments are where they came, and whether it
 // is taken (the function then begins again) is in the flags.
-func (f *file) placeWrite(s symbol) (Site, bool) {
+func (f *file) firstJump(name string, call Call, s symbol) (Site, bool) {
 	for n, i := range f.body(symbol{s.address, min(s.size, 32)}) {
 		if i.Op == x86asm.JBE && n <= 2 {
 			offset, ok := f.offset(i.at)
-			return Site{Symbol: goWrite, Offset: offset, Call: GoWrite}, ok
+			return Site{Symbol: name, Offset: offset, Call: call}, ok
 		}
 	}
 	return Site{}, false

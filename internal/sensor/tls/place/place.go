@@ -25,6 +25,7 @@ const (
 	Free
 	GoRead
 	GoWrite
+	GoReady
 )
 
 // Count says where a call tells how many bytes it moved.
@@ -46,10 +47,15 @@ type Site struct {
 	Count  Count
 	Dear   bool   // the kernel single-steps it
 	Slots  *Slots // of GoRead
+	Goid   uint16 // of GoReady: offset of the id in runtime.g
+	Curg   uint16 // and of curg in runtime.m
 }
 
 // Cookie tells the program at the site what it is.
 func (s Site) Cookie() uint64 {
+	if s.Call == GoReady {
+		return uint64(s.Call) | uint64(s.Goid)<<16 | uint64(s.Curg)<<32 | uint64(mOfG)<<48
+	}
 	if s.Slots == nil {
 		return uint64(s.Call) | uint64(s.Count)<<8
 	}
