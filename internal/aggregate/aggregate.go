@@ -5,7 +5,6 @@
 package aggregate
 
 import (
-	"strings"
 	"sync"
 
 	"ghostlight/internal/event"
@@ -21,9 +20,11 @@ const (
 	RPCServer
 	RPCClient
 	DBClient
-	DBServer // no convention: a database seen from its own end
-	Messaging
-	DNS
+	DBServer // no convention: a database seen from its own end, and so the other servers below
+	MessagingClient
+	MessagingServer
+	DNSClient
+	DNSServer
 	metrics
 )
 
@@ -47,8 +48,11 @@ var Infos = [metrics]Info{
 	RPCClient:  {"rpc.client.call.duration", "Duration of outbound remote procedure calls.", shortBounds},
 	DBClient:   {"db.client.operation.duration", "Duration of database client operations.", dbBounds},
 	DBServer:   {"ghostlight.db.server.operation.duration", "Duration of database operations, seen at the database.", dbBounds},
-	Messaging:  {"messaging.client.operation.duration", "Duration of messaging operations.", shortBounds},
-	DNS:        {"dns.lookup.duration", "Duration of DNS lookups.", shortBounds},
+
+	MessagingClient: {"messaging.client.operation.duration", "Duration of messaging operations.", shortBounds},
+	MessagingServer: {"ghostlight.messaging.server.operation.duration", "Duration of messaging operations, seen at the broker.", shortBounds},
+	DNSClient:       {"dns.lookup.duration", "Duration of DNS lookups.", shortBounds},
+	DNSServer:       {"ghostlight.dns.server.lookup.duration", "Duration of DNS lookups, seen at the server.", shortBounds},
 }
 
 // MetricOf says where a request is counted.
@@ -62,9 +66,9 @@ func MetricOf(r *event.Request) Metric {
 	case event.DB:
 		return pick(isServer, DBServer, DBClient)
 	case event.Messaging:
-		return Messaging
+		return pick(isServer, MessagingServer, MessagingClient)
 	}
-	return DNS
+	return pick(isServer, DNSServer, DNSClient)
 }
 
 func pick(first bool, a, b Metric) Metric {
@@ -72,25 +76,6 @@ func pick(first bool, a, b Metric) Metric {
 		return a
 	}
 	return b
-}
-
-// Key is what a series is about. Empty fields have no label.
-type Key struct {
-	Metric    Metric
-	Service   string
-	Container string
-	Role      event.Role
-	Operation string // http.request.method, rpc.method, db.operation.name, messaging.operation.name, dns.question.type
-	Target    string // http.route, db.collection.name, messaging.destination.name
-	Namespace string // db.namespace
-	System    string // db.system.name, rpc.system.name, messaging.system
-	Protocol  string // network.protocol.name, where it is not http
-	Status    int32  // http.response.status_code
-	Outcome   string // rpc.response.status_code, db.response.status_code
-	Error     string // error.type
-	Peer      string // client: server.address
-	Port      uint16 // client: server.port
-	TLS       bool   // url.scheme
 }
 
 // Series is one of them and its durations.
@@ -103,27 +88,15 @@ type Series struct {
 	LastTime  int64 // its Unix time, nanoseconds
 }
 
-// Edge is who calls whom, by service.
-type Edge struct {
-	Client, Server string
-	Protocol       string
-}
-
-// Calls is what went over an edge: as the server saw it, or the client where
-// the server is elsewhere.
-type Calls struct {
-	Edge
-	Failed    uint64
-	Durations Histogram
-}
-
-// Table holds the series. Add is called by one goroutine, the readers by any.
+// Table holds the series. Add is called by one goroutine, the readers by any;
+// what they get is theirs.
 type Table struct {
 	mu       sync.Mutex
 	limit    int
 	series   map[Key]*Series
 	overflow [metrics]*Series
 	edges    map[Edge]*Calls
+	beyond   *Calls // of the edges that would have been too many
 }
 
 // New returns a table of at most limit series, and as many edges.
@@ -149,111 +122,46 @@ func (t *Table) Add(b *event.Batch) {
 	}
 }
 
-// keyOf describes a request by what does not grow with traffic. Its strings are
-// the batch's.
-func keyOf(r *event.Request) Key {
-	k := Key{
-		Metric: MetricOf(r), Role: r.Role, Operation: r.Operation, Target: r.Target, Namespace: r.Namespace,
-		System: r.System, Status: r.Status, Outcome: r.Outcome, Error: r.Error, TLS: r.TLS,
-	}
-	if r.Who != nil {
-		k.Service = r.Who.Service
-		if r.Who.Container != nil {
-			k.Container = r.Who.Container.Name
-		}
-	}
-	switch r.Family {
-	case event.HTTP:
-		k.Target = r.Route
-	case event.DNS:
-		k.Target = "" // names are without bound
-	}
-	if r.Protocol != "http" && r.Family == event.HTTP {
-		k.Protocol = r.Protocol
-	}
-	if r.Role == event.Client {
-		if k.Peer = r.Attr("server.address"); k.Peer == "" && r.Peer != nil {
-			k.Peer = r.Peer.Service
-		}
-		k.Port = r.Destination.Port()
-	}
-	return k
-}
-
 func (t *Table) of(r *event.Request) *Series {
 	k := keyOf(r)
 	if s := t.series[k]; s != nil {
 		return s
 	}
+	if full := len(t.series) >= t.limit; !full || !k.isValid() {
+		k = k.kept()
+		if s := t.series[k]; s != nil {
+			return s
+		}
+	}
 	if len(t.series) >= t.limit {
 		if t.overflow[k.Metric] == nil {
-			t.overflow[k.Metric] = &Series{Key: Key{Metric: k.Metric, Role: k.Role}, Overflow: true, Durations: newHistogram(k.Metric)}
+			t.overflow[k.Metric] = &Series{Key: Key{Metric: k.Metric}, Overflow: true, Durations: newHistogram(k.Metric)}
 		}
 		return t.overflow[k.Metric]
-	}
-	for _, text := range []*string{&k.Service, &k.Container, &k.Operation, &k.Target, &k.Namespace, &k.System, &k.Protocol, &k.Outcome, &k.Error, &k.Peer} {
-		*text = strings.Clone(*text)
 	}
 	s := &Series{Key: k, Durations: newHistogram(k.Metric)}
 	t.series[k] = s
 	return s
 }
 
-// edge counts who calls whom. Where both ends are on this host, the server's
-// record counts.
-func (t *Table) edge(r *event.Request) {
-	isServer := r.Role == event.Server
-	if r.Family == event.DNS || !isServer && r.Peer != nil {
-		return
-	}
-	e := Edge{Protocol: r.Protocol}
-	if isServer {
-		e.Client, e.Server = service(r.Peer), service(r.Who)
-	} else {
-		e.Client, e.Server = service(r.Who), r.Attr("server.address")
-	}
-	c := t.edges[e]
-	if c == nil {
-		if len(t.edges) >= t.limit {
-			return
-		}
-		e.Client, e.Server, e.Protocol = strings.Clone(e.Client), strings.Clone(e.Server), strings.Clone(e.Protocol)
-		c = &Calls{Edge: e, Durations: newHistogram(HTTPServer)}
-		t.edges[e] = c
-	}
-	c.Durations.Add(r.DurationNS)
-	if r.Error != "" {
-		c.Failed++
-	}
-}
-
-func service(w *event.Who) string {
-	if w == nil {
-		return ""
-	}
-	return w.Service
-}
-
-// Each calls f for every series, the overflows last. The series is borrowed and
-// the table locked.
-func (t *Table) Each(f func(*Series)) {
+// Series returns every series as it is now, the overflows last.
+func (t *Table) Series() []Series {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	all := make([]Series, 0, len(t.series)+int(metrics))
 	for _, s := range t.series {
-		f(s)
+		all = append(all, s.copied())
 	}
 	for _, s := range t.overflow {
 		if s != nil {
-			f(s)
+			all = append(all, s.copied())
 		}
 	}
+	return all
 }
 
-// EachEdge calls f for every edge, like Each.
-func (t *Table) EachEdge(f func(*Calls)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, c := range t.edges {
-		f(c)
-	}
+func (s *Series) copied() Series {
+	c := *s
+	c.Durations = s.Durations.copied()
+	return c
 }

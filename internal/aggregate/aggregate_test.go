@@ -66,9 +66,9 @@ func TestTable(t *testing.T) {
 	tab := New(100)
 	tab.Add(requests())
 	found := map[string]uint64{}
-	tab.Each(func(s *Series) {
+	for _, s := range tab.Series() {
 		found[fmt.Sprintf("%s %s %s %s %d %s %d", Infos[s.Metric].Name, s.Service, s.Operation, s.Target, s.Status, s.Peer, s.Port)] = s.Durations.Count
-	})
+	}
 	want := map[string]uint64{
 		"http.server.request.duration shop GET /a/{id} 200  0":               2,
 		"http.server.request.duration shop GET /a/{id} 500  0":               1,
@@ -84,9 +84,33 @@ func TestTable(t *testing.T) {
 		}
 	}
 	edges := map[Edge]uint64{}
-	tab.EachEdge(func(c *Calls) { edges[c.Edge] = c.Durations.Count<<8 | c.Failed })
-	if edges[Edge{"", "shop", "http"}] != 3<<8|1 || edges[Edge{"shop", "postgres", "postgresql"}] != 1<<8 || len(edges) != 2 {
+	for _, c := range tab.Calls() {
+		edges[c.Edge] = c.AtServer.Durations.Count<<16 | c.AtClient.Durations.Count<<8 | c.Side().Failed
+	}
+	if edges[Edge{"", "shop", "http", ""}] != 3<<16|1 || edges[Edge{"shop", "postgres", "postgresql", "database"}] != 1<<16|1<<8 || len(edges) != 2 {
 		t.Errorf("%v", edges)
+	}
+}
+
+// What a reader got does not change any more.
+func TestCopies(t *testing.T) {
+	tab := New(10)
+	tab.Add(requests())
+	series, calls := tab.Series(), tab.Calls()
+	tab.Add(requests())
+	var n, edges uint64
+	for _, s := range series {
+		for _, k := range s.Durations.Classic {
+			n += k
+		}
+	}
+	for _, c := range calls {
+		for _, k := range c.AtServer.Durations.Buckets {
+			edges += k
+		}
+	}
+	if n != 5 || edges != 4 {
+		t.Errorf("%d requests and %d calls in copies of 5 and 4", n, edges)
 	}
 }
 
@@ -100,13 +124,13 @@ func TestOverflow(t *testing.T) {
 		tab.Add(b)
 	}
 	var series, total, over uint64
-	tab.Each(func(s *Series) {
+	for _, s := range tab.Series() {
 		series++
 		total += s.Durations.Count
 		if s.Overflow {
 			over += s.Durations.Count
 		}
-	})
+	}
 	if series != 11 || total != 50 || over != 40 {
 		t.Errorf("%d series of %d requests, %d of them beyond", series, total, over)
 	}
@@ -114,6 +138,15 @@ func TestOverflow(t *testing.T) {
 
 func TestAddDoesNotAllocate(t *testing.T) {
 	tab, b := New(100), requests()
+	tab.Add(b)
+	if n := testing.AllocsPerRun(100, func() { tab.Add(b) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// Nor beyond the bound.
+func TestOverflowDoesNotAllocate(t *testing.T) {
+	tab, b := New(1), requests()
 	tab.Add(b)
 	if n := testing.AllocsPerRun(100, func() { tab.Add(b) }); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -30,6 +30,12 @@ func newHistogram(m Metric) Histogram {
 	return Histogram{Bounds: b, Classic: make([]uint64, len(b)+1)}
 }
 
+func (h *Histogram) copied() Histogram {
+	c := *h
+	c.Classic, c.Buckets = slices.Clone(h.Classic), slices.Clone(h.Buckets)
+	return c
+}
+
 // Add counts a duration.
 func (h *Histogram) Add(ns int64) {
 	seconds := float64(max(ns, 0)) / 1e9

@@ -290,6 +290,30 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
+// A server of datagrams that listens on all addresses, at one socket for all
+// clients, finds each of them.
+func TestDatagrams(t *testing.T) {
+	h := newHost(Options{})
+	datagram := func(cookie uint64, client, server string, pid uint32, sent bool, text string) {
+		ch := h.move(cookie, sent, pid, pid, text)
+		ch.Transport, ch.Seq, ch.NetNS = event.UDP, 0, 1
+		ch.Local, ch.Remote = netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
+	}
+	for i, client := range []string{"127.0.0.1:4001", "127.0.0.1:4002", "10.0.0.1:4001"} {
+		server, pid, cookie := [...]string{"127.0.0.53:53", "127.0.0.1:53", "10.0.0.2:53"}[i], uint32(10+i), uint64(2+2*i)
+		name := fmt.Sprintf("/%d", i)
+		datagram(cookie, client, server, pid, true, "ask "+name+"\n")
+		datagram(99, "0.0.0.0:53", client, 20, false, "ask "+name+"\n")
+		datagram(99, "0.0.0.0:53", client, 20, true, "answer "+name+"\n")
+		datagram(cookie, client, server, pid, false, "answer "+name+"\n")
+		rs := h.run()
+		c, s := byText(t, rs, name, event.Client), byText(t, rs, name, event.Server)
+		if c.PeerPID != 20 || s.PeerPID != pid || s.Trace.Parent != c.Trace.Span || s.Destination != c.Destination || s.Source.String() != client {
+			t.Errorf("%s: client %+v, server %+v", client, c, s)
+		}
+	}
+}
+
 func TestMissing(t *testing.T) {
 	h := newHost(Options{})
 	h.move(3, false, 20, 21, "ask /a\n")

@@ -1,4 +1,4 @@
-// Package prometheus counts flows and processes for a Prometheus scrape. Names
+// Package prometheus counts requests, flows and processes for a Prometheus scrape. Names
 // are OpenTelemetry's in Prometheus form; what OpenTelemetry has no name for is
 // under ghostlight_. The number of series is bounded: what comes after the
 // bound is counted in one series with otel_metric_overflow="true".
@@ -18,7 +18,7 @@ import (
 // Exporter answers scrapes on /metrics.
 var Exporter = export.Def{
 	Name: "prometheus",
-	Doc:  "metrics of flows, processes and Ghostlight itself on /metrics (Prometheus text, protobuf with native histograms)",
+	Doc:  "metrics of requests, flows, processes and Ghostlight itself on /metrics (Prometheus text, protobuf with native histograms)",
 	New:  newInstance,
 }
 
@@ -31,8 +31,9 @@ type options struct {
 
 // instance is a collector: it turns its counts into metrics when asked.
 type instance struct {
-	self    func() []export.Metric
-	handler http.Handler
+	self     func() []export.Metric
+	requests *requests
+	handler  http.Handler
 
 	mu      sync.Mutex // Export and Collect
 	flows   *flows
@@ -47,11 +48,12 @@ func newInstance(env export.Env) (export.Instance, error) {
 		return nil, err
 	}
 	e := &instance{
-		self:    env.Self,
-		flows:   newFlows(o.MaxSeries),
-		drops:   newCounter("ghostlight_dropped_packets_total", "Packets the kernel dropped, by its own reason.", o.MaxSeries, "drop_reason", "network_interface_name"),
-		changes: newCounter("ghostlight_process_changes_total", "Processes started and ended.", o.MaxSeries, "service_name", "action"),
-		lost:    newCounter("ghostlight_lost_records_total", "Records that are missing, and where they went missing.", o.MaxSeries, "stage", "sensor"),
+		self:     env.Self,
+		requests: newRequests(env.Requests),
+		flows:    newFlows(o.MaxSeries),
+		drops:    newCounter("ghostlight_dropped_packets_total", "Packets the kernel dropped, by its own reason.", o.MaxSeries, "drop_reason", "network_interface_name"),
+		changes:  newCounter("ghostlight_process_changes_total", "Processes started and ended.", o.MaxSeries, "service_name", "action"),
+		lost:     newCounter("ghostlight_lost_records_total", "Records that are missing, and where they went missing.", o.MaxSeries, "stage", "sensor"),
 	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(e); err != nil {
@@ -110,6 +112,7 @@ func (e *instance) Collect(ch chan<- prometheus.Metric) {
 		c.collect(ch)
 	}
 	e.mu.Unlock()
+	e.requests.collect(ch)
 	for _, m := range e.self() {
 		ch <- selfMetric(m)
 	}

@@ -74,6 +74,7 @@ type tlsL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -89,8 +90,10 @@ type tlsL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
+	Uring      uint8
 	Asks       uint8
 	HeadLen    [2]uint8
+	Reserved   [7]uint8
 	Inode      uint32
 	Head       [2][32]uint8
 }
