@@ -222,7 +222,8 @@ func TestNewConnection(t *testing.T) {
 			t.Errorf("%s is no child of %s", call, served)
 		}
 	}
-	if h.c.traces.serving != 0 {
+	h.c.Tick(h.now, &h.b)
+	if h.c.traces.serving+len(h.c.traces.asked) != 0 {
 		t.Error("a cause is left")
 	}
 }
