@@ -20,6 +20,7 @@ import (
 	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
+	"ghostlight/internal/sensor/tls"
 	"ghostlight/internal/sensor/udp"
 )
 
@@ -47,5 +48,6 @@ var Sensors = []sensor.Def{
 	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
+	tls.Sensor,
 	udp.Sensor,
 }
