@@ -166,9 +166,8 @@ function Ruler(props: { view: View }) {
 }
 
 const slimFor = (whole: number) => (l: Line) => (
-  <div style={{ paddingLeft: `${Math.min(l.level, 10) * 8}px` }}>
-    <p class="line"><Sign mark={markOf(l.row)} /><b>{ownerOf(l)}</b><span class="dim clip">{served(l.row) ? '' : '→ '}{operation(l.row)}</span><span class="grow" /><span>{duration(l.took)}</span></p>
+  <div>
+    <p class="line" style={{ paddingLeft: `${Math.min(l.level, 12) * 6}px` }}><Sign mark={markOf(l.row)} /><b>{ownerOf(l)}</b><span class="dim clip">{served(l.row) ? '' : '→ '}{operation(l.row)}</span><span class="grow" /><span>{duration(l.took)}</span></p>
     <Bar line={l} view={{ from: 0, to: Math.max(1, whole) }} />
   </div>
 );
-
