@@ -431,8 +431,10 @@ function labelled(g: Graph, seconds: number, ends: Map<string, { from: Point; to
   const placed: Label[] = [];
   const out = new Map<string, Label>();
   for (const e of [...g.edges.values()].sort((a, b) => weight(b) - weight(a))) {
-    const text = labelOf(e, seconds, lit(e), rates);
     const { from, to } = ends.get(e.id)!;
+    const all = labelOf(e, seconds, lit(e), rates);
+    const flat = Math.abs(to.y - from.y) < 30; // between the two nodes, and no room beside it
+    const text = flat && !lit(e) && all.length * 6 > to.x - from.x ? all.split(' · ')[0]! : all;
     if (!text || to.x <= from.x) continue;
     for (const t of [0.5, 0.36, 0.64, 0.26, 0.74]) {
       const at = { ...along(from, to, t), text };
