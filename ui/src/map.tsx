@@ -103,7 +103,7 @@ function Toolbar(props: { answer: ServiceMap | undefined; graph: Graph | undefin
     <div class="toolbar">
       <input class="search" type="search" aria-label="Search the map" placeholder="search a service" value={param('q')} onInput={(e) => set({ q: e.currentTarget.value }, true)}
         onKeyDown={(e) => { if (e.key === 'Enter' && whole) firstMatch(whole); if (e.key === 'Escape') e.currentTarget.blur(); }} />
-      {graph && !focus && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
+      {graph && !focus && !param('select') && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
       {failing > 0 && <span class="bad"><Sign mark="error" /> {plural(failing, 'edge')} with failures</span>}
       <Incomplete complete={answer?.complete} />
       {focus && <button type="button" class="focused" title="back to the whole map (esc)" onClick={() => set({ focus: '' })}>around {whole?.nodes.get(focus)?.name ?? focus} <span class="dim">×</span></button>}
@@ -347,7 +347,7 @@ function NodeBox(props: { node: Node; seconds: number; at: Point; size: Size; ta
       onPointerEnter={() => props.onHover(true)} onPointerLeave={() => props.onHover(false)}
     >
       <span class="name">{n.folds ? `${n.folds} ${n.name}` : n.name}</span>
-      <span class="sub">{failures > 0 ? <span class="bad"><Sign mark="error" />{count(failures)} refused or lost</span> : errors > 0 ? <span class="bad"><Sign mark="error" />{share(errors / requests)}</span> : <span>{requests ? frequency(requests / props.seconds) : bytes(moved)}</span>}{!(failures > 0) && <span>{errors ? frequency(requests / props.seconds) : plural(n.connections ?? 0, 'conn', 'conns')}</span>}</span>
+      <span class="sub">{failures > 0 ? <span class="bad"><Sign mark="error" />{count(failures)} failed</span> : errors > 0 ? <span class="bad"><Sign mark="error" />{share(errors / requests)}</span> : <span>{requests ? frequency(requests / props.seconds) : bytes(moved)}</span>}{!(failures > 0) && <span>{errors ? frequency(requests / props.seconds) : plural(n.connections ?? 0, 'conn', 'conns')}</span>}</span>
     </button>
   );
 }
@@ -431,8 +431,10 @@ function labelled(g: Graph, seconds: number, ends: Map<string, { from: Point; to
   const placed: Label[] = [];
   const out = new Map<string, Label>();
   for (const e of [...g.edges.values()].sort((a, b) => weight(b) - weight(a))) {
-    const text = labelOf(e, seconds, lit(e), rates);
     const { from, to } = ends.get(e.id)!;
+    const all = labelOf(e, seconds, lit(e), rates);
+    const flat = Math.abs(to.y - from.y) < 30; // between the two nodes, and no room beside it
+    const text = flat && !lit(e) && all.length * 6 > to.x - from.x ? all.split(' · ')[0]! : all;
     if (!text || to.x <= from.x) continue;
     for (const t of [0.5, 0.36, 0.64, 0.26, 0.74]) {
       const at = { ...along(from, to, t), text };
@@ -445,15 +447,18 @@ function labelled(g: Graph, seconds: number, ends: Map<string, { from: Point; to
   return out;
 }
 
+const brief = (n: number) => Number(n.toPrecision(2));
+
+/** Two figures at rest, three while the edge is lit; the panel has them all. */
 function labelOf(e: Edge, seconds: number, lit: boolean, rates: boolean): string {
   const failed = e.failures ? `▲ ${count(e.failures)}${lit ? ' failed' : ''}` : '';
   const dropped = e.drops && (lit || !e.connections) ? `${count(e.drops)} dropped` : '';
-  const told = lit || rates;
-  const asked = told && e.requests ? frequency(e.requests / seconds) : '';
-  const errors = e.errors ? `▲ ${share(e.errors / e.requests)}` : '';
-  const slow = told && e.requests ? `${lit ? 'p99 ' : ''}${duration(e.p99)}` : '';
-  const speed = (lit || (told && !failed && !e.requests)) && e.rate >= 1 ? rate(e.rate) : '';
-  return [failed, dropped, asked, errors, slow, speed].filter(Boolean).join(' · ');
+  if (!e.requests) return [failed, dropped, (lit || (rates && !failed)) && e.rate >= 1 ? rate(e.rate) : ''].filter(Boolean).join(' · ');
+  const errors = e.errors ? `▲ ${share(brief(e.errors / e.requests))}` : '';
+  const often = frequency(brief(e.requests / seconds));
+  if (lit) return [often, errors || failed, duration(brief(e.p99))].filter(Boolean).join(' · ');
+  if (!rates) return errors || failed;
+  return [errors || failed || often, duration(brief(e.p99))].join(' · ');
 }
 
 /** A point of the curve that course draws. */
