@@ -71,16 +71,19 @@ func TestClients(t *testing.T) {
 	w.probed("libssl.so.3")
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
-			w.t, w.chunks = t, nil
+			w.t = t
+			w.clear()
 			w.both(port, told(t, exec.Command(need(t, c.program), script(t, c.script, c.text), fmt.Sprint(port), "8", "20"), 160))
 		})
 	}
 	t.Run("openssl s_client", func(t *testing.T) {
-		w.t, w.chunks = t, nil
+		w.t = t
+		w.clear()
 		w.both(port, typed(t, port, "openssl", "s_client", "-quiet", "-connect", fmt.Sprintf("127.0.0.1:%d", port)))
 	})
 	t.Run("gnutls-cli", func(t *testing.T) {
-		w.t, w.chunks = t, nil
+		w.t = t
+		w.clear()
 		w.probed("libgnutls.so.30.34.3")
 		w.both(port, typed(t, port, "gnutls-cli", "--insecure", "--no-ca-verification", "-p", fmt.Sprint(port), "127.0.0.1"))
 	})
