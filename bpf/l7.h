@@ -341,8 +341,15 @@ static __noinline void l7_emit_none(const struct l7_conn *c, const struct l7_mov
 	ghost_submit(e);
 }
 
-/* The common case: one piece, nothing before it. */
-static __always_inline void l7_emit_flat(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
+/* l7_is_hello says that these bytes begin TLS: a client's hello or a server's. */
+static __always_inline bool l7_is_hello(const __u8 *p)
+{
+	return p[0] == 0x16 && p[1] == 3 && (p[2] == 1 || p[2] == 3) && p[3] <= 0x41 && (p[5] == 1 || p[5] == 2);
+}
+
+/* The common case: one piece, nothing before it. A connection may be encrypted
+ * after some words in plain (STARTTLS, PostgreSQL, MySQL): it ends to be copied. */
+static __always_inline void l7_emit_flat(struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
 {
 	struct l7_chunk *e = l7_reserve(cap);
 	__u32 n = m->want;
@@ -351,8 +358,11 @@ static __always_inline void l7_emit_flat(const struct l7_conn *c, const struct l
 		return;
 	l7_fill(e, c, m);
 	l7_hide(n);
-	if (n <= cap && !bpf_probe_read_user(l7_data(e), n, (void *)s->base))
+	if (n <= cap && !bpf_probe_read_user(l7_data(e), n, (void *)s->base)) {
 		e->captured = n;
+		if (n > 5 && l7_is_hello(l7_data(e)) && !(m->flags & L7_FLAG_PLAIN))
+			c->state = L7_TLS;
+	}
 	ghost_submit(e);
 }
 
@@ -409,7 +419,7 @@ static __always_inline void l7_flatten(struct l7_source *s, __u32 want)
 
 /* l7_emit makes a record of the smallest size that takes what is wanted: the
  * kernel wants to know the size of a record when it verifies the program. */
-static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
+static __noinline void l7_emit(struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
 {
 	__u32 n = m->want;
 

@@ -9,6 +9,7 @@ import (
 	"ghostlight/internal/l7/dns"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/kafka"
 	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
@@ -31,6 +32,7 @@ var Protos = []l7.Proto{
 	dns.Proto,
 	http1.Proto,
 	http2.Proto,
+	kafka.Proto,
 	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,

@@ -44,6 +44,7 @@ type Correlator struct {
 	protos []l7.Proto
 	byName map[string]int
 	learn  func(string, netip.Addr)
+	noted  notebook
 	limit  int
 
 	conns  table

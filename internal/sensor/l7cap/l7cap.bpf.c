@@ -187,11 +187,13 @@ static __always_inline struct l7_conn *make(struct sock *sk, __u8 transport)
 	return c;
 }
 
-/* is_another says that c is about a socket that had this one's address. Of TCP
- * the end is told. */
+/* is_another says that c is about a socket that had this one's address. TCP tells
+ * the end of its own. */
 static __always_inline bool is_another(const struct l7_conn *c, struct sock *sk, int transport)
 {
-	return !l7_storage && transport != IPPROTO_TCP && c->inode != inode_of(sk);
+	if (l7_storage)
+		return false;
+	return c->transport != transport || (transport != IPPROTO_TCP && c->inode != inode_of(sk));
 }
 
 static __always_inline void forget(struct sock *sk)
@@ -509,7 +511,7 @@ static __always_inline bool again(const struct l7_conn *c, const struct l7_sourc
 /* share returns how many bytes of a call are captured. */
 static __always_inline __u32 share(struct l7_conn *c, const struct l7_source *s, __u32 len, bool sent)
 {
-	__u32 want = c->capture[sent];
+	__u32 want = s->known ? c->capture[sent] : 0;
 
 	if (len < want)
 		want = len;
@@ -837,6 +839,10 @@ static __always_inline int readable(struct sock *sk)
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	c = l7_find(sk);
+	if (c && is_another(c, sk, IPPROTO_TCP)) {
+		forget(sk);
+		c = 0;
+	}
 	if (!c) {
 		state = sk->__sk_common.skc_state;
 		if (state != ESTABLISHED && state != CLOSE_WAIT)

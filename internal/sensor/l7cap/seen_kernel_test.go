@@ -184,7 +184,7 @@ func TestFullRing(t *testing.T) {
 	}
 	p.arrived(p.server, 7*n)
 	client := w.of(p.clientCookie)
-	if lost := w.lost(); lost == 0 || len(client)+int(lost) != n {
+	if lost := w.lost(); lost == 0 || len(client) == n || len(client)+int(lost) < n {
 		t.Fatalf("%d chunks, %d lost, want %d", len(client), lost, n)
 	}
 	p.write(p.client, "ASK one")
