@@ -25,6 +25,7 @@ import (
 	"ghostlight/internal/event"
 	"ghostlight/internal/export"
 	"ghostlight/internal/kernel"
+	"ghostlight/internal/sensor"
 	"ghostlight/internal/store"
 )
 
@@ -54,6 +55,7 @@ type Agent struct {
 	mu     sync.Mutex // the fields below are read by the API
 	status api.Status
 	doctor api.Doctor
+	seers  map[string]sensor.Seer // by the sensor's name
 	self   []export.Metric
 }
 

@@ -103,6 +103,7 @@ func (c *Correlator) Tick(now int64, b *event.Batch) {
 			}
 		}
 	}
+	c.traces.forget()
 	c.count()
 }
 
@@ -135,6 +136,10 @@ func (c *Correlator) count() {
 
 // chunk gives a chunk to its connection.
 func (c *Correlator) chunk(ch *event.Chunk) {
+	if ch.Opened {
+		c.traces.open(ch)
+		return
+	}
 	k := c.conn(ch)
 	if k == nil {
 		return
@@ -211,7 +216,7 @@ func (c *Correlator) conn(ch *event.Chunk) *conn {
 		c.stats.evicted.Add(1)
 		c.drop(c.recent.head.next.of)
 	}
-	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID, opened: ch.Opened, opener: ch.Opener}
+	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID}
 	k.node.of = k
 	c.conns.put(k)
 	c.recent.push(&k.node)

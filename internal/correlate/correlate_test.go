@@ -206,12 +206,12 @@ func TestEventLoop(t *testing.T) {
 func TestNewConnection(t *testing.T) {
 	h := newHost(Options{})
 	h.move(3, false, 20, 20, "ask /a\n")
-	asked := h.now + 1
+	h.move(4, true, 20, 20, "").Opened = true
 	h.move(7, false, 20, 20, "ask /b\n")
-	x := h.move(4, true, 20, 20, "ask /a1\n")
-	x.Opened, x.Opener = asked, 20
-	y := h.move(8, true, 20, 20, "ask /b1\n")
-	y.Opened, y.Opener = asked+1e6, 20
+	h.move(8, true, 20, 20, "").Opened = true
+	h.move(10, true, 20, 20, "").Opened = true // never speaks
+	h.move(4, true, 20, 20, "ask /a1\n")
+	h.move(8, true, 20, 20, "ask /b1\n")
 	h.move(4, false, 20, 20, "answer /a1\n")
 	h.move(8, false, 20, 20, "answer /b1\n")
 	h.move(7, true, 20, 20, "answer /b\n")
@@ -222,7 +222,8 @@ func TestNewConnection(t *testing.T) {
 			t.Errorf("%s is no child of %s", call, served)
 		}
 	}
-	if h.c.traces.serving != 0 {
+	h.c.Tick(h.now, &h.b)
+	if h.c.traces.serving+len(h.c.traces.asked) != 0 {
 		t.Error("a cause is left")
 	}
 }

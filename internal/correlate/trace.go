@@ -22,6 +22,7 @@ import (
 // A request handed to another thread is not followed: it begins a trace of its
 // own rather than join a wrong one.
 type traces struct {
+	asked   map[uint64]asked // by socket cookie
 	cause   map[actor]*cause
 	serving int // of the causes, those with a request at hand
 	free    []*span
@@ -39,14 +40,6 @@ type actor struct {
 type cause struct {
 	span    *span // of the server's call it heard of last
 	serving int   // server's calls it began and that are open
-	past    [8]turned
-	next    int // in past
-}
-
-// turned is when an actor turned to a server's call.
-type turned struct {
-	span *span
-	at   int64
 }
 
 // span is the place of a call in its trace. It outlives the call while others
@@ -70,7 +63,7 @@ const (
 	idleActors = 1024
 )
 
-func (t *traces) init() { t.cause = map[actor]*cause{} }
+func (t *traces) init() { t.cause, t.asked = map[actor]*cause{}, map[uint64]asked{} }
 
 func (t *traces) span() *span {
 	if n := len(t.free); n > 0 {
@@ -121,9 +114,6 @@ func (t *traces) ended(s *span) {
 // rest leaves an actor without anything at hand.
 func (t *traces) rest(c *cause) {
 	t.drop(c.span)
-	for i := range c.past {
-		t.drop(c.past[i].span)
-	}
 	*c = cause{}
 }
 
@@ -176,9 +166,7 @@ func (k *conn) link(x *exchange) {
 	}
 	k.meet(x)
 	if x.Role == event.Client {
-		c, parent := t.workOf(k, who, x.Asked.Waker)
-		t.adopt(s, c, parent)
-		k.opened = 0 // the next call on it has its own cause
+		t.adopt(s, k, who, x.Asked.Waker)
 	}
 	if x.Remote.ID != [16]byte{} { // the application's own ids win
 		s.traceID = x.Remote.ID
@@ -188,7 +176,7 @@ func (k *conn) link(x *exchange) {
 	}
 	if x.Role == event.Server {
 		s.isServer = true
-		t.serve(s, who, x.Asked.Time)
+		t.serve(s, who)
 	}
 }
 
@@ -227,48 +215,61 @@ func same(x, y *exchange) bool {
 	return len(x.conn.calls) == 1 && len(y.conn.calls) == 1 // only one can be meant
 }
 
-// workOf finds the server's call on whose behalf a client's call is made.
-func (t *traces) workOf(k *conn, who actor, waker uint64) (*cause, *span) {
-	if k.opened > 0 {
-		if c := t.cause[actor{pid: who.pid, id: uint64(k.opener)}]; c != nil {
-			if s := c.at(k.opened); s != nil {
-				return c, s
-			}
+// asked is a connection that a thread asked for while it worked on a request.
+type asked struct {
+	span     *span
+	inferred bool
+}
+
+// maxAsked bounds the connections that are asked for and have not spoken.
+const maxAsked = 4096
+
+// open notes on whose behalf a connection is asked for.
+func (t *traces) open(ch *event.Chunk) {
+	c := t.cause[actor{pid: ch.PID, id: idOf(ch.TID, ch.Goroutine), goroutine: ch.Goroutine != 0}]
+	if c == nil || c.span == nil || !c.span.open || len(t.asked) >= maxAsked {
+		return
+	}
+	if _, ok := t.asked[ch.Conn]; !ok {
+		t.asked[ch.Conn] = asked{c.span.keep(), c.serving != 1}
+	}
+}
+
+// forget lets go of connections whose request is over before they spoke.
+func (t *traces) forget() {
+	for id, a := range t.asked {
+		if !a.span.open {
+			delete(t.asked, id)
+			t.drop(a.span)
 		}
+	}
+}
+
+// adopt finds the server's call on whose behalf a client's call is made.
+func (t *traces) adopt(s *span, k *conn, who actor, waker uint64) {
+	if a, ok := t.asked[k.key.cookie]; ok { // the next call on it has its own cause
+		delete(t.asked, k.key.cookie)
+		if a.span.open {
+			s.parent, s.inferred = a.span, a.inferred
+			return
+		}
+		t.drop(a.span)
 	}
 	c := t.cause[who]
 	if (c == nil || c.serving == 0) && waker != 0 {
 		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
 	}
-	if c == nil {
-		return nil, nil
-	}
-	return c, c.span
-}
-
-// at returns what the actor was working on at a time.
-func (c *cause) at(time int64) *span {
-	for i := range c.past {
-		p := c.past[(c.next+len(c.past)-1-i)%len(c.past)]
-		if p.span != nil && p.at <= time {
-			return p.span
-		}
-	}
-	return nil
-}
-
-func (t *traces) adopt(s *span, c *cause, parent *span) {
-	if parent == nil || !parent.open {
+	if c == nil || c.span == nil || !c.span.open {
 		return
 	}
-	s.parent = parent.keep()
+	s.parent = c.span.keep()
 	// A thread with one request at hand works on that one. With more it is an
 	// event loop, and what it heard of last is the likely cause.
 	s.inferred = c.serving != 1
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span, who actor, at int64) {
+func (t *traces) serve(s *span, who actor) {
 	c := t.cause[who]
 	if c == nil {
 		t.sweep()
@@ -283,7 +284,7 @@ func (t *traces) serve(s *span, who actor, at int64) {
 		t.serving++
 	}
 	s.cause = c
-	t.turn(c, s, at)
+	t.turn(c, s)
 }
 
 func (t *traces) newCause() *cause {
@@ -306,20 +307,16 @@ func (t *traces) heard(k *conn, x *exchange) {
 		return
 	}
 	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil && c.serving > 0 {
-		t.turn(c, parent, k.now.Time)
+		t.turn(c, parent)
 	}
 }
 
-func (t *traces) turn(c *cause, s *span, at int64) {
+func (t *traces) turn(c *cause, s *span) {
 	if c.span == s {
 		return
 	}
 	t.drop(c.span)
 	c.span = s.keep()
-	p := &c.past[c.next]
-	t.drop(p.span)
-	*p = turned{s.keep(), at}
-	c.next = (c.next + 1) % len(c.past)
 }
 
 func actorOf(m *l7.Mark) actor {

@@ -19,6 +19,14 @@ var hooks = []kernel.Hook{
 		}},
 	},
 	{
+		What:    "who asks for a connection",
+		Without: "for which request an event loop opened a connection: the last one it read is taken",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf inet_sock_set_state", Program: "l7cap_open",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF}, Repeats: true,
+		}},
+	},
+	{
 		What:    "bytes sent",
 		Without: "all requests",
 		Tiers: []kernel.Tier{
