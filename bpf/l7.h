@@ -14,8 +14,9 @@
 
 /* How many bytes of a way's beginning protocols are told by. */
 #define L7_HEAD 32
-/* iovecs of one call that are looked at. */
+/* iovecs of one call that are looked at, and for its first bytes. */
 #define L7_IOVECS 8
+#define L7_HEAD_IOVECS 4
 /* The most that is captured of one call. */
 #define L7_MOST 16384
 
@@ -26,6 +27,7 @@ enum l7_state {
 	L7_KNOWN,     /* conn.proto says it */
 	L7_NONE,      /* no protocol of ours: nothing is done any more */
 	L7_TLS,       /* encrypted: another sensor may see the plain bytes */
+	L7_URING,     /* io_uring moves its bytes: ghost_shared_l7_socks has the rest */
 };
 
 enum l7_flag {
@@ -70,7 +72,8 @@ struct l7_conn {
 	struct l7_ends ends;
 	__u64 offset[2]; /* bytes moved so far, by way */
 	__u64 ready;     /* when the first unread byte came; 0: none, or unknown */
-	__u64 head_ready;
+	__u64 head_ready;  /* of the bytes in head */
+	__u64 uring_ready; /* of those that io_uring received last */
 	__u64 go_checked; /* when go_tgid was looked up */
 	__u32 go_tgid;
 	__s16 goid_offset; /* in runtime.g; 0: not Go */
@@ -86,7 +89,7 @@ struct l7_conn {
 	__u8 tries;
 	__u8 way; /* of the last bytes */
 	__u8 transport;
-	__u8 named;
+	__u8 uring; /* this is the value in ghost_shared_l7_socks, or its state says so */
 	__u8 head_len[2];
 	__u32 inode; /* without socket storage: of the socket that this is about, if it is not TCP */
 	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
@@ -106,9 +109,10 @@ struct {
 	__type(value, struct l7_conn);
 } ghost_shared_l7_conns SEC(".maps");
 
-/* The same by the socket's address, where a tracing program cannot have socket
- * storage (before Linux 5.11). TCP sockets are deleted at their end, of others
- * the oldest go. User space makes it small where it is of no use. */
+/* The same by the socket's address: of the sockets that io_uring serves, as its
+ * hook has no more of them; and of all, where a tracing program cannot have
+ * socket storage (before Linux 5.11). TCP sockets are deleted at their end, of
+ * others the oldest go. User space makes it smaller for io_uring only. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -127,9 +131,14 @@ static __always_inline struct l7_conn *l7_find(struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 
-	if (l7_storage)
-		return bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
-	return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	struct l7_conn *c;
+
+	if (!l7_storage)
+		return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	c = bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0);
+	if (c && c->state == L7_URING)
+		return bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	return c;
 }
 
 /* l7_make returns the value of a socket, all zero if there was none. */
@@ -238,14 +247,14 @@ struct l7_source {
 
 /* l7_gather copies what fits between off and want to dst. dst must have room
  * for twice cap, as the verifier adds up the greatest of both. */
-static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap)
+static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_source *s, __u32 want, const __u32 cap, const int most)
 {
 	struct l7_iovec v;
 	__u32 len;
 
 	if (!s->known)
 		return off;
-	for (int i = 0; i < L7_IOVECS; i++) {
+	for (int i = 0; i < most; i++) {
 		if (off >= want)
 			break;
 		if (s->count) {
@@ -366,7 +375,7 @@ static __always_inline void l7_emit_pieces(const struct l7_conn *c, const struct
 		to[2] = from[2];
 		to[3] = from[3];
 	}
-	e->captured = l7_gather(l7_data(e), had, s, m->want, cap);
+	e->captured = l7_gather(l7_data(e), had, s, m->want, cap, L7_IOVECS);
 	ghost_submit(e);
 }
 

@@ -534,6 +534,27 @@ struct sk_buff {
 	int skb_iif;
 };
 
+/* io_uring */
+
+struct io_kiocb {
+	struct file *file; /* what the request is about overlays it: io_sr_msg, io_rw */
+	u8 opcode;
+};
+
+struct io_sr_msg {
+	void *buf; /* of SENDMSG and RECVMSG: struct user_msghdr */
+	unsigned int done_io;
+};
+
+struct io_rw {
+	u64 addr;
+	u32 len;
+};
+
+struct io_uring_cqe {
+	s32 res;
+};
+
 /* iterators */
 
 struct seq_file;

@@ -57,6 +57,9 @@ type descriptor struct{ schemas object }
 
 func (d descriptor) operation(rt route) object {
 	params := []object{}
+	for _, name := range placesOf(rt.path) {
+		params = append(params, object{"name": name, "in": "path", "required": true, "schema": object{"type": "string"}})
+	}
 	for _, p := range rt.params {
 		params = append(params, object{"name": p.name, "in": "query", "description": p.doc, "schema": object{"type": p.kind}})
 	}
@@ -78,9 +81,19 @@ func (d descriptor) operation(rt route) object {
 	return op
 }
 
+// placesOf names the parts of a path that the client fills in.
+func placesOf(path string) (names []string) {
+	for part := range strings.SplitSeq(path, "/") {
+		if strings.HasPrefix(part, "{") {
+			names = append(names, strings.Trim(part, "{}"))
+		}
+	}
+	return names
+}
+
 func operationID(rt route) string {
-	name := rt.path[strings.LastIndexByte(rt.path, '/')+1:]
-	return strings.ToLower(rt.method) + "_" + strings.NewReplacer(".", "_").Replace(name)
+	name := strings.TrimPrefix(rt.path, "/api/v1/")
+	return strings.ToLower(rt.method) + "_" + strings.NewReplacer(".", "_", "/", "_", "{", "", "}", "").Replace(strings.TrimPrefix(name, "/"))
 }
 
 func ref(name string) object { return object{"$ref": "#/components/schemas/" + name} }
@@ -159,6 +172,8 @@ func (d descriptor) schemaOf(t reflect.Type) object {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return object{"type": "string", "format": "date-time"}
+	case t == reflect.TypeFor[Span]():
+		return object{"allOf": []object{d.row("requests"), d.schemaOf(reflect.TypeFor[spanPlace]())}}
 	case t.Kind() == reflect.Pointer:
 		return d.schemaOf(t.Elem())
 	case t.Kind() == reflect.Struct:

@@ -36,6 +36,9 @@ var (
 	at      = param{"at", "string", "the moment of the tree: a span back from now or a time (RFC 3339); default now"}
 	events  = param{"events", "boolean", "the records themselves instead of the tree"}
 	sqlText = param{"sql", "string", "one SELECT statement"}
+	sortOf  = param{"sort", "string", "newest (default), slowest or errors, which are those that failed, newest first"}
+	traced  = param{"last", "integer", "at most N traces (default 50, at most 1000; 0 is 1000)"}
+	columns = param{"columns", "integer", "steps of time (default 120, at most 1000)"}
 	limitOf = param{"limit", "integer", "rows at most"}
 )
 
@@ -52,6 +55,27 @@ var routes = []route{
 	{method: "GET", path: "/api/v1/flows", summary: "Connections and datagram flows, oldest first.",
 		params: []param{since, until, last, filter, follow}, streams: true, serve: (*Server).flows,
 		answer: map[string]any{mediaJSON: rowsOf("flows"), mediaNDJSON: rowOf("flows"), mediaSSE: rowOf("flows")}},
+	{method: "GET", path: "/api/v1/requests", summary: "Requests of every protocol, as each end on this host saw them, oldest first.",
+		params: []param{since, until, last, filter, follow}, streams: true, serve: (*Server).requests,
+		answer: map[string]any{mediaJSON: rowsOf("requests"), mediaNDJSON: rowOf("requests"), mediaSSE: rowOf("requests")}},
+	{method: "GET", path: "/api/v1/traces", summary: "Traces of which a request matches.",
+		params: []param{since, until, traced, filter, sortOf}, serve: (*Server).traces,
+		answer: map[string]any{mediaJSON: Traces{}}},
+	{method: "GET", path: "/api/v1/trace/{id}", summary: "One trace: its spans as a tree, and its critical path.",
+		params: []param{since, until}, serve: (*Server).trace,
+		answer: map[string]any{mediaJSON: TraceDetail{}}},
+	{method: "GET", path: "/api/v1/services", summary: "Rate, errors and durations of every service and its routes, the worst first.",
+		params: []param{since, until, filter}, serve: (*Server).services,
+		answer: map[string]any{mediaJSON: Services{}}},
+	{method: "GET", path: "/api/v1/services/{name}", summary: "One service: all of its routes, and how it did over time.",
+		params: []param{since, until, filter}, serve: (*Server).service,
+		answer: map[string]any{mediaJSON: ServiceDetail{}}},
+	{method: "GET", path: "/api/v1/heatmap", summary: "How long requests took over time, counted exactly.",
+		params: []param{since, until, filter, columns}, serve: (*Server).heatmap,
+		answer: map[string]any{mediaJSON: Heatmap{}}},
+	{method: "GET", path: "/api/v1/overview", summary: "What changed, how the services do, and the hosts.",
+		params: []param{since, until, filter}, serve: (*Server).overview,
+		answer: map[string]any{mediaJSON: Overview{}}},
 	{method: "GET", path: "/api/v1/processes", summary: "The processes at a moment, or what happened to processes.",
 		params: []param{at, events, since, until, last, filter, follow}, streams: true, serve: (*Server).processes,
 		answer: map[string]any{mediaJSON: rowsOf("processes"), mediaNDJSON: rowOf("processes"), mediaSSE: rowOf("processes")}},

@@ -27,6 +27,14 @@ func (s *Server) flows(w http.ResponseWriter, r *http.Request) error {
 	return s.rows(w, r, event.KindFlow, sel)
 }
 
+func (s *Server) requests(w http.ResponseWriter, r *http.Request) error {
+	sel, err := s.selection(r)
+	if err != nil {
+		return err
+	}
+	return s.rows(w, r, event.KindRequest, sel)
+}
+
 // rows answers with the newest rows of a kind, oldest of them first, in the
 // form the client asked for.
 func (s *Server) rows(w http.ResponseWriter, r *http.Request, kind event.Kind, sel selection) error {

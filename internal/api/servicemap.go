@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"ghostlight/internal/event"
 	"ghostlight/internal/query"
 	"ghostlight/internal/segment"
+	"ghostlight/internal/store"
 )
 
 // Map is who talks to whom. Source is the client.
@@ -33,6 +35,8 @@ type Node struct {
 	BytesReceived int64  `json:"bytes_received"`
 	Connections   int64  `json:"connections"`
 	Failures      int64  `json:"failures"`
+	Requests      int64  `json:"requests"` // it answered, as far as they were seen
+	Errors        int64  `json:"errors"`   // of these, those that failed
 }
 
 // Edge is the traffic between two nodes over one transport and server port.
@@ -51,6 +55,13 @@ type Edge struct {
 	Retransmits    int64   `json:"retransmits"`
 	Drops          int64   `json:"drops"`
 	RTTNS          int64   `json:"rtt_ns,omitempty"` // mean
+	// Requests are as the server saw them, or as the client did where that is
+	// more. Where the filter is of flows alone there are none.
+	Requests  int64    `json:"requests"`
+	Errors    int64    `json:"errors"`
+	P50NS     int64    `json:"p50_ns,omitempty"`
+	P99NS     int64    `json:"p99_ns,omitempty"`
+	Protocols []string `json:"protocols,omitempty"`
 }
 
 const (
@@ -81,24 +92,42 @@ func (s *Server) serviceMap(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) mapOf(ctx context.Context, sel selection) (Map, error) {
-	q, err := s.request(event.KindFlow, sel)
-	if err != nil {
-		return Map{}, err
+	flows, noFlows := s.request(event.KindFlow, sel)
+	requests, noRequests := s.request(event.KindRequest, sel)
+	if noFlows != nil && noRequests != nil { // a filter may be of one of them alone
+		return Map{}, noFlows
 	}
 	snapshot := s.Store.Snapshot()
 	defer snapshot.Close()
-	d := newDraft(snapshot.Schema(q.Kind))
-	result, err := query.Each(ctx, snapshot, q, d.add)
-	if err != nil {
-		return Map{}, err
+	d := newDraft(snapshot.Schema(flows.Kind))
+	complete, since := true, sel.until
+	if noFlows == nil {
+		result, err := query.Each(ctx, snapshot, flows, d.add)
+		if err != nil {
+			return Map{}, err
+		}
+		complete, since = result.Complete, min(since, oldestOf(snapshot, flows.Kind))
 	}
-	since := sel.since
-	if sources := snapshot.Sources(q.Kind); len(sources) > 0 {
-		since = max(since, sources[0].Extent().Oldest) // a young store has seen less
+	if noRequests == nil {
+		t := newTally(snapshot.Schema(requests.Kind), span{from: sel.since, until: sel.until, steps: 1, late: sel.until}, &byEnds, maxExternals)
+		result, err := query.Each(ctx, snapshot, requests, t.add)
+		if err != nil {
+			return Map{}, err
+		}
+		complete, since = complete && result.Complete && !t.broken, min(since, oldestOf(snapshot, requests.Kind))
+		d.addRequests(t)
 	}
-	m := d.finish(max(sel.until-since, int64(time.Second)))
-	m.Complete = result.Complete
+	m := d.finish(max(sel.until-max(sel.since, since), int64(time.Second))) // a young store has seen less
+	m.Complete = complete
 	return m, nil
+}
+
+// oldestOf is the time of the oldest row of a kind, or later than any.
+func oldestOf(s *store.Snapshot, k event.Kind) int64 {
+	if sources := s.Sources(k); len(sources) > 0 {
+		return sources[0].Extent().Oldest
+	}
+	return math.MaxInt64
 }
 
 // draft is a map being counted.
@@ -131,7 +160,9 @@ type endpoint struct {
 
 type traffic struct {
 	Edge
-	rtt, rtts int64
+	rtt, rtts       int64
+	asked, answered red // requests, as the client and as the server saw them
+	protocols       map[string]bool
 }
 
 func newDraft(schema *segment.Schema) *draft {
@@ -195,11 +226,7 @@ func (d *draft) row(c cells) {
 }
 
 func (d *draft) count(l link, c cells, inbound, dropped bool) {
-	t := d.links[l]
-	if t == nil {
-		t = &traffic{Edge: Edge{Transport: d.transports[l.transport], Port: l.port}}
-		d.links[l] = t
-	}
+	t := d.at(l)
 	if dropped {
 		t.Drops += max(1, c.number("drop.count"))
 		return
@@ -246,11 +273,7 @@ func (d *draft) service(c cells, name, otherwise, pid string) int {
 	if len(key) == 0 {
 		return -1
 	}
-	n, ok := d.services[string(key)]
-	if !ok {
-		n = d.node("svc:", string(key), "service")
-		d.services[string(key)] = n
-	}
+	n := d.named(string(key))
 	if c.has(pid) {
 		d.pids[n][c.number(pid)] = struct{}{}
 	}
@@ -298,6 +321,7 @@ func (d *draft) finish(window int64) Map {
 	}
 	d.resolve()
 	for l, t := range d.links {
+		t.sum()
 		d.weigh(l, t)
 	}
 	names := d.fold()
@@ -314,6 +338,7 @@ func (d *draft) finish(window int64) Map {
 	m := Map{WindowNS: window, Nodes: d.kept(names), Edges: []Edge{}}
 	for _, key := range slices.Sorted(maps.Keys(edges)) {
 		e := edges[key]
+		e.sum()
 		e.BytesPerSecond = float64(e.BytesSent+e.BytesReceived) / (float64(window) / 1e9)
 		if e.rtts > 0 {
 			e.RTTNS = e.rtt / e.rtts
@@ -355,6 +380,99 @@ func (t *traffic) merge(o *traffic) {
 	t.Drops += o.Drops
 	t.rtt += o.rtt
 	t.rtts += o.rtts
+	t.asked.merge(&o.asked)
+	t.answered.merge(&o.answered)
+	for name := range o.protocols {
+		t.speaks(name)
+	}
+}
+
+func (t *traffic) speaks(protocol string) {
+	if t.protocols == nil {
+		t.protocols = map[string]bool{}
+	}
+	t.protocols[protocol] = true
+}
+
+// sum works out the requests.
+func (t *traffic) sum() {
+	durations, errors := t.answered.whole()
+	if asked, failed := t.asked.whole(); asked.Count() > durations.Count() {
+		durations, errors = asked, failed
+	}
+	t.Requests, t.Errors = int64(durations.Count()), errors
+	t.P50NS, _ = durations.Quantile(0.5)
+	t.P99NS, _ = durations.Quantile(0.99)
+	t.Protocols = slices.Sorted(maps.Keys(t.protocols))
+}
+
+// addRequests counts requests on the links of the flows that carried them, or
+// on links of their own.
+func (d *draft) addRequests(t *tally) {
+	// In a fixed order: two services may serve at one address, of two namespaces.
+	for _, g := range slices.SortedFunc(maps.Values(t.groups), func(a, b *group) int { return cmp.Compare(t.own(a), t.own(b)) }) {
+		own, peer := d.named(firstOf(t.of(g, wordService), t.of(g, wordCommand))), d.named(t.of(g, wordPeer))
+		from, to := t.of(g, wordSource), t.of(g, wordAddress)
+		isServer := t.isServer(g)
+		l := link{source: own, target: peer, transport: d.transport([]byte(t.of(g, wordTransport))), port: g.key.port}
+		if isServer {
+			l.source, l.target = peer, own
+			if own >= 0 && to != "" {
+				d.serves(endpoint{d.external([]byte(to)), l.transport, l.port}, own)
+			}
+		}
+		if isServer && l.source < 0 && (from == to || isLoopback(from)) {
+			continue // the client is on this host, and tells of it
+		}
+		if l.source, l.target = d.orExternal(l.source, from), d.orExternal(l.target, to); l.source < 0 || l.target < 0 {
+			continue
+		}
+		into := d.at(l)
+		into.speaks(t.of(g, wordProtocol))
+		if isServer {
+			into.answered.merge(&g.red)
+		} else {
+			into.asked.merge(&g.red)
+		}
+	}
+}
+
+// serves notes who serves at an address, unless the flows have told.
+func (d *draft) serves(at endpoint, node int) {
+	if _, known := d.served[at]; !known {
+		d.served[at] = node
+	}
+}
+
+// named returns the node of a service, -1 if it has no name.
+func (d *draft) named(service string) int {
+	if service == "" {
+		return -1
+	}
+	n, ok := d.services[service]
+	if !ok {
+		n = d.node("svc:", service, "service")
+		d.services[service] = n
+	}
+	return n
+}
+
+// orExternal returns a node that is known, or that of an address if there is one.
+func (d *draft) orExternal(n int, address string) int {
+	if n >= 0 || address == "" {
+		return n
+	}
+	return d.external([]byte(address))
+}
+
+// at returns the traffic of a link.
+func (d *draft) at(l link) *traffic {
+	t := d.links[l]
+	if t == nil {
+		t = &traffic{Edge: Edge{Transport: d.transports[l.transport], Port: l.port}}
+		d.links[l] = t
+	}
+	return t
 }
 
 func (d *draft) weigh(l link, t *traffic) {
@@ -363,6 +481,8 @@ func (d *draft) weigh(l link, t *traffic) {
 	source.BytesReceived += t.BytesReceived
 	target.BytesSent += t.BytesReceived
 	target.BytesReceived += t.BytesSent
+	target.Requests += t.Requests
+	target.Errors += t.Errors
 	ends := []*Node{source, target}
 	if l.source == l.target {
 		ends = ends[:1]
@@ -391,7 +511,7 @@ func (d *draft) fold() []string {
 		return cmp.Or(
 			-cmp.Compare(x.Kind, y.Kind),
 			-cmp.Compare(x.BytesSent+x.BytesReceived, y.BytesSent+y.BytesReceived),
-			-cmp.Compare(x.Connections, y.Connections),
+			-cmp.Compare(x.Connections+x.Requests, y.Connections+y.Requests),
 			cmp.Compare(x.ID, y.ID))
 	})
 	names := make([]string, len(d.nodes))
@@ -428,6 +548,8 @@ func (d *draft) kept(names []string) []Node {
 		into.BytesReceived += node.BytesReceived
 		into.Connections += node.Connections
 		into.Failures += node.Failures
+		into.Requests += node.Requests
+		into.Errors += node.Errors
 	}
 	nodes := []Node{}
 	for _, id := range slices.Sorted(maps.Keys(byID)) {

@@ -94,3 +94,53 @@ func TestMapFolds(t *testing.T) {
 		t.Error("the rest is not there, or the busiest was folded")
 	}
 }
+
+// Requests stand on the links of their connections, each exchange once, though
+// both of its ends tell of it; a filter of flows alone leaves them out, one of
+// requests alone the flows.
+func TestMapRequests(t *testing.T) {
+	s, st := newServer(t)
+	m := mapOf(t, st, s)
+	for _, c := range []struct {
+		source, target   string
+		requests, errors int64
+		p99              int64
+		protocol         string
+	}{
+		{"svc:curl", "svc:nginx", 1, 0, 49e6, "http"},
+		{"ext:192.0.2.9", "svc:nginx", 1, 1, 12e6, "http"},
+		{"svc:nginx", "svc:shop", 2, 1, 44e6, "http"},
+		{"svc:shop", "svc:redis", 1, 0, 2e5, "redis"},
+		{"svc:shop", "ext:10.0.0.7", 2, 1, 30e6, "postgresql"},
+		{"svc:curl", "ext:2001:db8::53", 1, 0, 3e6, "dns"},
+	} {
+		e := edge(m, c.source, c.target)
+		if e.Requests != c.requests || e.Errors != c.errors || e.P99NS != c.p99 || len(e.Protocols) != 1 || e.Protocols[0] != c.protocol {
+			t.Errorf("%s -> %s: %+v", c.source, c.target, e)
+		}
+	}
+	if e := edge(m, "svc:curl", "svc:nginx"); e.Connections != 1 {
+		t.Errorf("%+v", e)
+	}
+	var answered, asked int64
+	for _, n := range m.Nodes {
+		answered += n.Requests
+	}
+	for _, e := range m.Edges {
+		asked += e.Requests
+	}
+	if answered != 8 || asked != 8 {
+		t.Errorf("%d requests at nodes, %d on edges", answered, asked)
+	}
+	flows := get[Map](t, s, "/api/v1/map?filter=verdict:error")
+	requests := get[Map](t, s, "/api/v1/map?filter=status:5xx")
+	if e := edge(flows, "svc:curl", "ext:127.0.0.1"); e.Failures != 1 || e.Requests != 0 {
+		t.Errorf("%+v", flows)
+	}
+	if e := edge(requests, "svc:nginx", "svc:shop"); e.Requests != 1 || e.Errors != 1 || e.Connections != 0 || len(requests.Edges) != 2 {
+		t.Errorf("%+v", requests)
+	}
+	if w := ask(s, "GET", "/api/v1/map?filter=nosuch:1", ""); w.Code != 400 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}

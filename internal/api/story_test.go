@@ -95,6 +95,7 @@ func newServer(t testing.TB, change ...func(*Backend)) (*Server, *store.Store) {
 	t.Helper()
 	st := openStore(t)
 	st.Append(story())
+	st.Append(&event.Batch{Wall: now.UnixNano() - sec(60), Requests: exchanges()})
 	b := Backend{
 		Store: st, Version: "test", Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Now: func() time.Time { return now },
 		Status: func() Status { return Status{Version: "test", Sensors: []Sensor{{Name: "tcp", State: SensorRunning}}} },

@@ -255,7 +255,8 @@ func TestOpenAPI(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil || doc.OpenAPI != "3.1.0" {
 		t.Fatal(doc.OpenAPI, err)
 	}
-	examples := map[string]string{"since": "1h", "until": "0s", "last": "1", "filter": "-pid:9", "at": "0s", "events": "true", "sql": "select+1", "limit": "5", "follow": "false"}
+	examples := map[string]string{"since": "1h", "until": "0s", "last": "1", "filter": "-pid:9", "at": "0s", "events": "true", "sql": "select+1", "limit": "5", "follow": "false",
+		"columns": "3", "sort": "slowest", "id": strings.Repeat("11", 16), "name": "nginx"}
 	described := 0
 	for _, rt := range routes {
 		op, ok := doc.Paths[rt.path][strings.ToLower(rt.method)]
@@ -269,7 +270,10 @@ func TestOpenAPI(t *testing.T) {
 			body = `{"sql": "select 1"}`
 		}
 		for _, p := range op.Parameters {
-			if p.Name != "at" { // it excludes others
+			switch {
+			case p.In == "path":
+				target = strings.Replace(target, "{"+p.Name+"}", examples[p.Name], 1)
+			case p.Name != "at": // it excludes others
 				target += p.Name + "=" + examples[p.Name] + "&"
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"ghostlight/internal/export/otlp"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
+	"ghostlight/internal/l7/dns"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/l7/mysql"
@@ -29,6 +30,7 @@ var Exporters = []export.Def{
 
 // Protos is every protocol, in the order of their folders.
 var Protos = []l7.Proto{
+	dns.Proto,
 	http1.Proto,
 	http2.Proto,
 	mysql.Proto,

@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"ghostlight/internal/api"
 	"ghostlight/internal/config"
@@ -61,6 +62,7 @@ type Terminal struct {
 	In       io.Reader
 	Out, Err io.Writer
 	Colour   bool          // Out is a terminal that shows colours
+	Width    int           // characters in a line of Out; 0 if it is no terminal
 	Look     time.Duration // how long flows watches without an agent and without -f
 	Zone     *time.Location
 	Now      func() time.Time
@@ -69,7 +71,7 @@ type Terminal struct {
 
 // Standard is the process's own terminal.
 func Standard() Terminal {
-	return Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Colour: showsColour(os.Stdout), Look: 5 * time.Second, Zone: time.Local, Now: time.Now}
+	return Terminal{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Colour: showsColour(os.Stdout), Width: widthOf(os.Stdout), Look: 5 * time.Second, Zone: time.Local, Now: time.Now}
 }
 
 // showsColour follows no-color.org.
@@ -80,6 +82,29 @@ func showsColour(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
+
+// widthOf returns how many characters fit into a line of a terminal.
+func widthOf(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
+}
+
+// columns is the width to draw for: that of the terminal, within reason.
+func (t Terminal) columns() int {
+	if t.Width <= 0 {
+		return usualWidth
+	}
+	return min(max(leastWidth, t.Width), mostWidth)
+}
+
+const (
+	leastWidth = 60
+	usualWidth = 120
+	mostWidth  = 200
+)
 
 // patience is how long a command has to end in good order. timeout(1) and
 // terminals may send one signal twice: that is not impatience.
@@ -167,16 +192,18 @@ type root struct {
 func (r *root) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ghostlight",
-		Short: "Shows what a Linux host is doing: every process, every connection",
-		Long: `Ghostlight shows what a Linux host is doing: every process and every connection,
-live and afterwards, by eBPF and with no change to any application.
+		Short: "Shows what a Linux host is doing: every process, connection and request",
+		Long: `Ghostlight shows what a Linux host is doing: every process, every connection and
+every request, live and afterwards, by eBPF and with no change to any application.
 
 Start the agent with "ghostlight run"; the other commands ask it. Without one,
-flows and processes watch by themselves for as long as they run.
+requests, traces, services, flows and processes watch by themselves.
 
 Exit codes: 0 it worked, 1 it did not (for doctor: nothing can run here),
 2 the command was given in a wrong way.`,
 		Example: `  sudo ghostlight run               # watch, keep a history, serve http://127.0.0.1:4100
+  ghostlight requests -f            # requests as they happen
+  ghostlight services               # rate, errors and durations, the worst first
   ghostlight flows -f               # connections as they happen
   ghostlight processes              # the tree of processes
   ghostlight doctor                 # what works on this host, and what does not`,
@@ -193,7 +220,7 @@ Exit codes: 0 it worked, 1 it did not (for doctor: nothing can run here),
 	cmd.SuggestionsMinimumDistance = 2
 	cmd.PersistentFlags().StringVar(&r.colour, "color", "auto", "colours: auto, always or never")
 	cmd.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(r.runCommand(), r.flowsCommand(), r.processesCommand(), r.mapCommand(), r.queryCommand(),
+	cmd.AddCommand(r.runCommand(), r.requestsCommand(), r.tracesCommand(), r.servicesCommand(), r.flowsCommand(), r.processesCommand(), r.mapCommand(), r.queryCommand(),
 		r.statusCommand(), r.doctorCommand(), r.configCommand(), r.versionCommand(), r.manCommand())
 	for _, sub := range cmd.Commands() {
 		strictArgs(sub)

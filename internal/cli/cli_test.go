@@ -180,6 +180,16 @@ func TestAttach(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond || took > 10*time.Second {
 		t.Errorf("it watched for %v", took)
 	}
+	out, errs, code = run(t, agent, func(term *Terminal) { alone(term); term.Look = 300 * time.Millisecond }, "requests", "--status", "error")
+	if code != 0 || strings.Count(out, "✗") != 3 || !strings.Contains(errs, "no agent is running") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, command := range []string{"services", "traces"} {
+		out, errs, code = run(t, agent, func(term *Terminal) { alone(term); term.Look = 10 * time.Millisecond }, command)
+		if code != 0 || !strings.Contains(out, "shop") || !strings.Contains(errs, "watching without one for 10 ms") {
+			t.Errorf("%s: exit %d\n%s%s", command, code, out, errs)
+		}
+	}
 	failing := Agent{Attach: func(context.Context) (http.RoundTripper, func() error, error) {
 		return nil, nil, errors.New("needs root")
 	}}
@@ -189,8 +199,8 @@ func TestAttach(t *testing.T) {
 	if _, errs, code := run(t, agent, alone, "status"); code != 1 || !strings.Contains(errs, "no agent is running on this host: start one with: ghostlight run") {
 		t.Errorf("exit %d\n%s", code, errs)
 	}
-	if ended != 2 {
-		t.Errorf("%d of 2 agents were ended", ended)
+	if ended != 5 {
+		t.Errorf("%d of 5 agents were ended", ended)
 	}
 	// An agent that was named is not replaced by one of our own.
 	if _, errs, code := run(t, agent, nil, "flows", "--server", "unix:/nonexistent"); code != 1 || !strings.Contains(errs, "no agent answers") {
@@ -229,7 +239,7 @@ func (brokenPipe) Write([]byte) (int, error) {
 
 func TestBrokenPipeIsQuiet(t *testing.T) {
 	server, _ := agentOf(t)
-	for _, args := range [][]string{{"flows"}, {"flows", "-f"}, {"processes"}, {"query", "-o", "json", "select 1"}, {"status"}} {
+	for _, args := range [][]string{{"flows"}, {"flows", "-f"}, {"requests"}, {"requests", "-f"}, {"services"}, {"services", "shop"}, {"traces"}, {"traces", strings.Repeat("1", 32)}, {"processes"}, {"query", "-o", "json", "select 1"}, {"status"}} {
 		_, errs, code := run(t, Agent{}, func(term *Terminal) { term.Out = brokenPipe{} }, append(args, "--server", server)...)
 		if code != 0 || errs != "" {
 			t.Errorf("%v: exit %d\n%s", args, code, errs)
@@ -272,7 +282,7 @@ func TestMan(t *testing.T) {
 	if _, errs, code := run(t, Agent{}, nil, "man", dir); code != 0 {
 		t.Fatal(errs)
 	}
-	for _, page := range []string{"ghostlight", "ghostlight-flows", "ghostlight-config-check", "ghostlight-completion-bash"} {
+	for _, page := range []string{"ghostlight", "ghostlight-flows", "ghostlight-requests", "ghostlight-traces", "ghostlight-services", "ghostlight-config-check", "ghostlight-completion-bash"} {
 		if b, err := os.ReadFile(filepath.Join(dir, page+".1")); err != nil || !bytes.Contains(b, []byte(".SH NAME")) {
 			t.Errorf("%s: %v", page, err)
 		}
@@ -357,4 +367,40 @@ func serveHTTP(t *testing.T, h http.Handler) string {
 	srv := newHTTPServer(h)
 	t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+// A waterfall fits into the terminal, however narrow or wide.
+func TestWaterfallFits(t *testing.T) {
+	server, _ := agentOf(t)
+	for _, columns := range []int{0, 20, 60, 80, 133, 200, 500} {
+		at := func(term *Terminal) { term.Width = columns }
+		out, errs, code := run(t, Agent{}, at, "traces", "--server", server, strings.Repeat("1", 32))
+		room := (Terminal{Width: columns}).columns()
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if code != 0 || len(lines) != 7 {
+			t.Fatalf("exit %d\n%s%s", code, out, errs)
+		}
+		for _, line := range lines[1:] {
+			if n := width(line); n > room || !strings.Contains(line, "█") {
+				t.Errorf("%d of %d characters: %s", n, room, line)
+			}
+		}
+	}
+}
+
+// The shell completes what the agent knows, and nothing where there is none.
+func TestCompletion(t *testing.T) {
+	server, _ := agentOf(t)
+	for _, args := range [][]string{{"services", "--server", server, ""}, {"requests", "--server", server, "--service", ""}, {"traces", "--server", server, "--service", "s"}} {
+		out, _, code := run(t, Agent{}, nil, append([]string{"__complete"}, args...)...)
+		if code != 0 || !strings.Contains(out, "shop\n") || !strings.HasSuffix(strings.TrimSpace(out), ":4") {
+			t.Errorf("%v: exit %d\n%s", args, code, out)
+		}
+	}
+	if out, _, _ := run(t, Agent{}, alone, "__complete", "services", ""); strings.TrimSpace(out) != ":4" {
+		t.Errorf("without an agent: %s", out)
+	}
+	if out, _, _ := run(t, Agent{}, nil, "__complete", "requests", "--status", "5"); !strings.Contains(out, "5xx") {
+		t.Errorf("%s", out)
+	}
 }

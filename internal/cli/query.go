@@ -20,11 +20,11 @@ func (r *root) queryCommand() *cobra.Command {
 	var fields bool
 	cmd := &cobra.Command{
 		Use:   "query SQL",
-		Short: "Ask with SQL: one SELECT over flows, processes, alerts and lost",
-		Long: `Run one SELECT statement over the tables flows, processes, alerts and lost. Columns
-are the paths of the JSON with underscores: destination_port, process_pid,
-tcp_close_reason. --fields lists them all. Times are RFC 3339 text in UTC, durations
-nanoseconds; time > ago('15m') bounds what is read.
+		Short: "Ask with SQL: one SELECT over requests, flows, processes, alerts and lost",
+		Long: `Run one SELECT statement over the tables requests, flows, processes, alerts and
+lost. Columns are the paths of the JSON with underscores: destination_port,
+process_pid, http_route. --fields lists them all. Times are RFC 3339 text in UTC,
+durations nanoseconds; time > ago('15m') bounds what is read.
 
 "-" reads the statement from standard input.`,
 		Example: `  ghostlight query --fields

@@ -22,7 +22,8 @@ func (r *root) mapCommand() *cobra.Command {
 		Use:   "map [TERM...]",
 		Short: "Show which services talk to whom",
 		Long: `Show the edges of the service map as a table, busiest first: who talks to whom over
-which port, how much, and what went wrong. -o json gives the whole map.`,
+which port, how much, how many requests and how fast, and what went wrong. -o json
+gives the whole map.`,
 		Example: `  ghostlight map
   ghostlight map --since 1h --service checkout`,
 		Args: cobra.ArbitraryArgs,
@@ -92,22 +93,23 @@ func (r *root) edges(m api.Map, wide bool) error {
 		}
 	}
 	slices.SortStableFunc(m.Edges, func(a, b api.Edge) int {
-		return cmp.Or(-cmp.Compare(a.BytesPerSecond, b.BytesPerSecond), -cmp.Compare(a.Connections, b.Connections))
+		return cmp.Or(-cmp.Compare(a.BytesPerSecond, b.BytesPerSecond), -cmp.Compare(a.Requests, b.Requests), -cmp.Compare(a.Connections, b.Connections))
 	})
-	g := &grid{term: r.term, right: []bool{false, false, false, true, true, true, true, true, true}}
-	head := []string{"CLIENT", "SERVER", "OVER", "RATE", "CONNECTIONS", "OPEN", "FAILED", "RETRANSMITS", "DROPS"}
+	g := &grid{term: r.term, right: []bool{false, false, false, true, true, true, true, true, true, true, true, true}}
+	head := []string{"CLIENT", "SERVER", "OVER", "RATE", "REQUESTS", "ERRORS", "P99", "CONNECTIONS", "OPEN", "FAILED", "RETRANSMITS", "DROPS"}
 	if wide {
-		head = append(head, "SENT / RECEIVED", "RTT")
+		head = append(head, "SENT / RECEIVED", "RTT", "PROTOCOLS")
 	}
 	g.add(heads(head...)...)
 	for _, e := range m.Edges {
 		row := []cell{
 			{clean(names[e.Source]), plainStyle}, {clean(names[e.Target]), plainStyle}, {over(e), plainStyle},
-			{bytesText(int64(e.BytesPerSecond)) + "/s", plainStyle}, number(e.Connections, plainStyle), number(e.Open, plainStyle),
+			{bytesText(int64(e.BytesPerSecond)) + "/s", plainStyle},
+			number(e.Requests, plainStyle), number(e.Errors, red), {spanOrNone(e.P99NS), plainStyle}, number(e.Connections, plainStyle), number(e.Open, plainStyle),
 			number(e.Failures, red), number(e.Retransmits, yellow), number(e.Drops, yellow),
 		}
 		if wide {
-			row = append(row, cell{bytesText(e.BytesSent) + " / " + bytesText(e.BytesReceived), plainStyle}, cell{spanOrNone(e.RTTNS), plainStyle})
+			row = append(row, cell{bytesText(e.BytesSent) + " / " + bytesText(e.BytesReceived), plainStyle}, cell{spanOrNone(e.RTTNS), plainStyle}, cell{clean(strings.Join(e.Protocols, " ")), dim})
 		}
 		g.add(row...)
 	}

@@ -147,6 +147,7 @@ func serverOf(t testing.TB, change ...func(*api.Backend)) (*api.Server, *store.S
 	}
 	t.Cleanup(func() { st.Close() })
 	st.Append(story())
+	st.Append(&event.Batch{Wall: now.Add(-time.Minute).UnixNano(), Requests: exchanges()})
 	b := api.Backend{
 		Store: st, Version: "1.0", Now: func() time.Time { return now },
 		Status: func() api.Status { return status }, Doctor: func() api.Doctor { return doctor },

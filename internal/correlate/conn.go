@@ -19,6 +19,8 @@ type conn struct {
 	local, remote netip.AddrPort
 	netNS, pid    uint32
 	tls           bool
+	opened        int64 // until its first call has begun
+	opener        uint32
 
 	proto  *l7.Proto
 	parser l7.Conn
@@ -192,7 +194,8 @@ func (k *conn) ends() (source, destination netip.AddrPort) {
 }
 
 // tuple names a connection the same way at both ends, but for which end it is.
-// Loopback addresses mean something else in each network namespace.
+// Loopback addresses mean something else in each network namespace. A server of
+// datagrams does not know which of the host's addresses it was asked at.
 type tuple struct {
 	source, destination netip.AddrPort
 	transport           event.Transport
@@ -209,8 +212,11 @@ func (k *conn) tuple() tuple {
 	if !d.IsValid() { // a Unix socket has no address to be found by
 		t.cookie = k.key.cookie
 	}
-	if d.Addr().IsLoopback() {
+	if d.Addr().IsLoopback() || s.Addr().IsLoopback() {
 		t.netNS = k.netNS
+	}
+	if k.transport == event.UDP {
+		t.destination = netip.AddrPortFrom(netip.Addr{}, d.Port())
 	}
 	return t
 }

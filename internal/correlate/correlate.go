@@ -178,7 +178,7 @@ func (c *Correlator) conn(ch *event.Chunk) *conn {
 		c.stats.evicted.Add(1)
 		c.drop(c.recent.head.next.of)
 	}
-	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID}
+	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID, opened: ch.Opened, opener: ch.Opener}
 	k.node.of = k
 	c.conns[key] = k
 	c.recent.push(&k.node)

@@ -201,6 +201,32 @@ func TestEventLoop(t *testing.T) {
 	}
 }
 
+// A new connection is asked for when its request came; by the time it stands,
+// the event loop has read others.
+func TestNewConnection(t *testing.T) {
+	h := newHost(Options{})
+	h.move(3, false, 20, 20, "ask /a\n")
+	asked := h.now + 1
+	h.move(7, false, 20, 20, "ask /b\n")
+	x := h.move(4, true, 20, 20, "ask /a1\n")
+	x.Opened, x.Opener = asked, 20
+	y := h.move(8, true, 20, 20, "ask /b1\n")
+	y.Opened, y.Opener = asked+1e6, 20
+	h.move(4, false, 20, 20, "answer /a1\n")
+	h.move(8, false, 20, 20, "answer /b1\n")
+	h.move(7, true, 20, 20, "answer /b\n")
+	h.move(3, true, 20, 20, "answer /a\n")
+	rs := h.run()
+	for call, served := range map[string]string{"/a1": "/a", "/b1": "/b"} {
+		if c, s := byText(t, rs, call, event.Client), byText(t, rs, served, event.Server); c.Trace.Parent != s.Trace.Span {
+			t.Errorf("%s is no child of %s", call, served)
+		}
+	}
+	if len(h.c.traces.cause) != 0 {
+		t.Error("a cause is left")
+	}
+}
+
 // Another thread than the one that read the request: unknown, not guessed.
 func TestHandOver(t *testing.T) {
 	h := newHost(Options{})
@@ -261,6 +287,30 @@ func TestUndecided(t *testing.T) {
 	h.run()
 	if h.c.Stats().Unknown != 1 {
 		t.Errorf("%+v", h.c.Stats())
+	}
+}
+
+// A server of datagrams that listens on all addresses, at one socket for all
+// clients, finds each of them.
+func TestDatagrams(t *testing.T) {
+	h := newHost(Options{})
+	datagram := func(cookie uint64, client, server string, pid uint32, sent bool, text string) {
+		ch := h.move(cookie, sent, pid, pid, text)
+		ch.Transport, ch.Seq, ch.NetNS = event.UDP, 0, 1
+		ch.Local, ch.Remote = netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
+	}
+	for i, client := range []string{"127.0.0.1:4001", "127.0.0.1:4002", "10.0.0.1:4001"} {
+		server, pid, cookie := [...]string{"127.0.0.53:53", "127.0.0.1:53", "10.0.0.2:53"}[i], uint32(10+i), uint64(2+2*i)
+		name := fmt.Sprintf("/%d", i)
+		datagram(cookie, client, server, pid, true, "ask "+name+"\n")
+		datagram(99, "0.0.0.0:53", client, 20, false, "ask "+name+"\n")
+		datagram(99, "0.0.0.0:53", client, 20, true, "answer "+name+"\n")
+		datagram(cookie, client, server, pid, false, "answer "+name+"\n")
+		rs := h.run()
+		c, s := byText(t, rs, name, event.Client), byText(t, rs, name, event.Server)
+		if c.PeerPID != 20 || s.PeerPID != pid || s.Trace.Parent != c.Trace.Span || s.Destination != c.Destination || s.Source.String() != client {
+			t.Errorf("%s: client %+v, server %+v", client, c, s)
+		}
 	}
 }
 

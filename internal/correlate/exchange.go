@@ -68,6 +68,9 @@ func (k *conn) publish(x *exchange) {
 	r.Transport, r.Conn, r.NetNS = k.transport, k.key.cookie, k.netNS
 	if p := k.peer(); p != nil {
 		r.PeerPID = p.pid
+		if r.Destination.Addr().IsUnspecified() {
+			_, r.Destination = p.ends()
+		}
 	}
 	r.Trace = x.span.trace()
 	r.Operation, r.Target, r.Namespace = b.TextOf(r.Operation), b.TextOf(r.Target), b.TextOf(r.Namespace)

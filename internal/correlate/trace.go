@@ -15,7 +15,8 @@ import (
 //	client <- server   the request that the thread (or goroutine, or the one that
 //	                   woke it) was working on: the last one it heard of, be it
 //	                   that the request came or that the answer to one of its own
-//	                   calls came
+//	                   calls came. Of a new connection, the one it was working on
+//	                   when it asked for the connection
 //	header             a traceparent or b3 header wins over both
 //
 // A request handed to another thread is not followed: it begins a trace of its
@@ -35,8 +36,16 @@ type actor struct {
 
 // cause is what an actor is working on.
 type cause struct {
-	span    *span // of the server's call it heard of last, nil if that is over
+	span    *span // of the server's call it heard of last
 	serving int   // server's calls it began and that are open
+	past    [8]turned
+	next    int // in past
+}
+
+// turned is when an actor turned to a server's call.
+type turned struct {
+	span *span
+	at   int64
 }
 
 // span is the place of a call in its trace. It outlives the call while others
@@ -97,6 +106,9 @@ func (t *traces) ended(s *span) {
 		if c.serving--; c.serving <= 0 {
 			delete(t.cause, s.actor)
 			t.drop(c.span)
+			for _, p := range c.past {
+				t.drop(p.span)
+			}
 			*c = cause{}
 			t.idle = append(t.idle, c)
 		}
@@ -140,7 +152,9 @@ func (k *conn) link(x *exchange) {
 	}
 	k.meet(x)
 	if x.Role == event.Client {
-		t.adopt(s, who, x.Asked.Waker)
+		c, parent := t.workOf(k, who, x.Asked.Waker)
+		t.adopt(s, c, parent)
+		k.opened = 0 // the next call on it has its own cause
 	}
 	if x.Remote.ID != [16]byte{} { // the application's own ids win
 		s.traceID = x.Remote.ID
@@ -150,7 +164,7 @@ func (k *conn) link(x *exchange) {
 	}
 	if x.Role == event.Server {
 		s.actor, s.isServer = who, true
-		t.serve(s)
+		t.serve(s, x.Asked.Time)
 	}
 }
 
@@ -189,23 +203,48 @@ func same(x, y *exchange) bool {
 	return len(x.conn.calls) == 1 && len(y.conn.calls) == 1 // only one can be meant
 }
 
-// adopt finds the server's call on whose behalf a client's call is made.
-func (t *traces) adopt(s *span, who actor, waker uint64) {
+// workOf finds the server's call on whose behalf a client's call is made.
+func (t *traces) workOf(k *conn, who actor, waker uint64) (*cause, *span) {
+	if k.opened > 0 {
+		if c := t.cause[actor{pid: who.pid, id: uint64(k.opener)}]; c != nil {
+			if s := c.at(k.opened); s != nil {
+				return c, s
+			}
+		}
+	}
 	c := t.cause[who]
 	if c == nil && waker != 0 {
 		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
 	}
-	if c == nil || c.span == nil || !c.span.open {
+	if c == nil {
+		return nil, nil
+	}
+	return c, c.span
+}
+
+// at returns what the actor was working on at a time.
+func (c *cause) at(time int64) *span {
+	for i := range c.past {
+		p := c.past[(c.next+len(c.past)-1-i)%len(c.past)]
+		if p.span != nil && p.at <= time {
+			return p.span
+		}
+	}
+	return nil
+}
+
+func (t *traces) adopt(s *span, c *cause, parent *span) {
+	if parent == nil || !parent.open {
 		return
 	}
-	s.parent = c.span.keep()
+	s.parent = parent.keep()
 	// A thread with one request at hand works on that one. With more it is an
 	// event loop, and what it heard of last is the likely cause.
 	s.inferred = c.serving != 1
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span) {
+func (t *traces) serve(s *span, at int64) {
 	c := t.cause[s.actor]
 	if c == nil {
 		if len(t.cause) >= maxActors {
@@ -216,7 +255,7 @@ func (t *traces) serve(s *span) {
 		t.cause[s.actor] = c
 	}
 	c.serving++
-	t.turn(c, s)
+	t.turn(c, s, at)
 }
 
 func (t *traces) newCause() *cause {
@@ -239,16 +278,20 @@ func (t *traces) heard(k *conn, x *exchange) {
 		return
 	}
 	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil {
-		t.turn(c, parent)
+		t.turn(c, parent, k.now.Time)
 	}
 }
 
-func (t *traces) turn(c *cause, s *span) {
+func (t *traces) turn(c *cause, s *span, at int64) {
 	if c.span == s {
 		return
 	}
 	t.drop(c.span)
 	c.span = s.keep()
+	p := &c.past[c.next]
+	t.drop(p.span)
+	*p = turned{s.keep(), at}
+	c.next = (c.next + 1) % len(c.past)
 }
 
 func actorOf(m *l7.Mark) actor {

@@ -31,6 +31,8 @@ type Chunk struct {
 	CgroupID  uint64
 	Goroutine uint64 // 0 outside of Go
 	Waker     uint64 // goroutine that made this one runnable, if known
+	Opened    int64  // when this end asked for the connection; 0 if it did not, or nobody saw
+	Opener    uint32 // thread that did
 }
 
 // Role is the part a process plays in a request.

@@ -76,12 +76,31 @@ var Aliases = map[string][]string{
 	"severity":  {"alert.severity"},
 	"sensor":    {"lost.sensor"},
 	"stage":     {"lost.stage"},
+	"route":     {"http.route", "rpc.method"},
+	"path":      {"url.path"},
+	"method":    {"http.request.method"},
+	"status":    {"http.response.status_code", "rpc.response.status_code", "db.response.status_code", "dns.response.code"},
+	"operation": {"db.operation.name", "rpc.method", "messaging.operation.name", "dns.question.type"},
+	"target":    {"db.collection.name", "messaging.destination.name", "dns.question.name"},
+	"error":     {"error.type"},
+	"trace":     {"trace.trace_id"},
+	"span":      {"trace.span_id"},
+	"slower":    {"duration_ns"}, // slower:100ms is duration_ns>=100ms
+	"faster":    {"duration_ns"}, // faster:100ms is duration_ns<100ms
 }
+
+// limits are the short names that take a limit instead of a value.
+var limits = map[string]string{"slower": ">=", "faster": "<"}
+
+// outcomes are the words for a status that tell whether it went well, by what
+// error.type has to match.
+var outcomes = map[string]string{"error": "*", "ok": ""}
 
 // wordColumns are where a bare word is looked for.
 var wordColumns = []string{
 	"process.executable.name", "service.name", "container.name", "source.address", "destination.address",
 	"peer.service.name", "peer.container.name", "alert.name", "alert.message", "lost.stage", "lost.sensor",
+	"url.path", "http.route", "rpc.method", "db.query.summary", "messaging.destination.name", "dns.question.name",
 }
 
 // Parse reads a filter for a table. The empty text matches every row.
@@ -183,6 +202,9 @@ func (p *parser) term() (term, error) {
 	if op == "!=" {
 		t.negate = !t.negate
 		op = ":"
+	}
+	if limit := limits[name]; limit != "" && op == ":" {
+		op = limit
 	}
 	if op != ":" {
 		return p.comparison(t, columns, op)
@@ -370,6 +392,12 @@ func (p *parser) values(t term, columns []int, key string) (term, error) {
 		}
 		var first error
 		some := false
+		if pattern, ok := outcomes[text]; ok && !quoted && t.field == "status" {
+			if c, ok := p.schema.Index["error.type"]; ok {
+				match := stringMatch(&p.schema.Table.Columns[c], pattern, false)
+				t.tests, some = append(t.tests, test{column: c, match: match}), true
+			}
+		}
 		for _, c := range columns {
 			one, err := p.equal(start, c, key, text, quoted)
 			if err == nil {
@@ -539,8 +567,25 @@ func (p *parser) numbers(at int, c *event.Column, text string) (low, high int64,
 		}
 		return low, high, err
 	}
+	if low, high, ok := digitClass(c, text); ok {
+		return low, high, nil
+	}
 	low, err = p.number(at, c, text)
 	return low, low, err
+}
+
+// digitClass reads a number whose last digits may be any: 5xx is 500 to 599.
+func digitClass(c *event.Column, text string) (low, high int64, ok bool) {
+	head := strings.TrimRight(text, "x")
+	n, err := strconv.ParseUint(head, 10, 32)
+	if c.Type != event.Int || err != nil || len(text)-len(head) > 6 || head == text {
+		return 0, 0, false
+	}
+	low, high = int64(n), int64(n)
+	for range len(text) - len(head) {
+		low, high = low*10, high*10+9
+	}
+	return low, high, true
 }
 
 func (p *parser) number(at int, c *event.Column, text string) (int64, error) {

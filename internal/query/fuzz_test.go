@@ -12,30 +12,38 @@ import (
 
 // FuzzFilter parses arbitrary text, and runs what is a filter over a few rows.
 func FuzzFilter(f *testing.F) {
-	for _, s := range []string{"port:80,443 -service:x*", `command:"a b" tcp.rtt_ns>5ms`, "10.0.0.0/8 ::1", "-", "a:b:c", "bytes.sent>=-9223372036854775808", "attributes.x:*", "port:1-2-3", "source.port<-9223372036854775807"} {
+	for _, s := range []string{"port:80,443 -service:x*", `command:"a b" tcp.rtt_ns>5ms`, "10.0.0.0/8 ::1", "-", "a:b:c", "bytes.sent>=-9223372036854775808", "attributes.x:*", "port:1-2-3", "source.port<-9223372036854775807",
+		"status:5xx,error -status:ok", "slower:1ms faster=2s", "status:0x,999999999999xx", "trace:* route:/a/*"} {
 		f.Add(s)
 	}
 	s := filled(f, 50)
+	s.Append(&event.Batch{Wall: wall, Requests: []event.Request{{Family: event.HTTP, Status: 503, Error: "503", DurationNS: 5e6}, {Family: event.DB, Summary: "SELECT a"}}})
 	snap := s.Snapshot()
 	f.Cleanup(snap.Close)
-	schema := snap.Schema(event.KindFlow)
-	rows := segment.NewRows(schema, snap.Sources(event.KindFlow)[0])
+	kinds := []event.Kind{event.KindFlow, event.KindRequest}
 	f.Fuzz(func(t *testing.T, text string) {
-		filter, err := Parse(schema, text)
-		if err != nil {
-			if syntax := err.(*SyntaxError); syntax.Offset < 0 || syntax.Offset > len(text) || syntax.Message == "" {
-				t.Fatalf("%q: %+v", text, syntax)
-			}
-			return
-		}
-		picks, err := filter.Match(rows, nil)
-		if err != nil || !slices.IsSorted(picks) || len(picks) > rows.Len {
-			t.Fatalf("%q: %v %v", text, picks, err)
-		}
-		if again, err := Parse(schema, filter.String()); err != nil || len(again.terms) != len(filter.terms) {
-			t.Fatalf("%q is not parsed again: %v", text, err)
+		for _, k := range kinds {
+			parseAndMatch(t, segment.NewRows(snap.Schema(k), snap.Sources(k)[0]), text)
 		}
 	})
+}
+
+func parseAndMatch(t *testing.T, rows *segment.Rows, text string) {
+	schema := rows.Schema
+	filter, err := Parse(schema, text)
+	if err != nil {
+		if syntax := err.(*SyntaxError); syntax.Offset < 0 || syntax.Offset > len(text) || syntax.Message == "" {
+			t.Fatalf("%q: %+v", text, syntax)
+		}
+		return
+	}
+	picks, err := filter.Match(rows, nil)
+	if err != nil || !slices.IsSorted(picks) || len(picks) > rows.Len {
+		t.Fatalf("%q: %v %v", text, picks, err)
+	}
+	if again, err := Parse(schema, filter.String()); err != nil || len(again.terms) != len(filter.terms) {
+		t.Fatalf("%q is not parsed again: %v", text, err)
+	}
 }
 
 // TestHistogram compares quantiles with sorted values, and merging with adding.
@@ -78,7 +86,7 @@ func TestHistogram(t *testing.T) {
 	if low, _ := h.Quantile(0); float64(low) > math.MinInt64*0.968 {
 		t.Errorf("least: %d", low)
 	}
-	if high, _ := h.Quantile(1); float64(high) < math.MaxInt64*0.968 {
+	if high, _ := h.Quantile(1); high != math.MaxInt64 {
 		t.Errorf("greatest: %d", high)
 	}
 }

@@ -107,6 +107,9 @@ func (h *Histogram) Quantile(q float64) (v int64, ok bool) {
 		return 0, false
 	}
 	rank := uint64(math.Ceil(min(max(q, 0), 1) * float64(h.n)))
+	if rank >= h.n {
+		return h.max, true // known exactly
+	}
 	rank = max(rank, 1)
 	var seen uint64
 	for i, c := range h.counts {

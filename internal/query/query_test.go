@@ -209,3 +209,85 @@ func TestSelect(t *testing.T) {
 		}
 	}
 }
+
+// TestRequestFilter compares the short names of requests with conditions.
+func TestRequestFilter(t *testing.T) {
+	s, err := store.Open(t.TempDir(), event.Tables, store.Options{Now: func() time.Time { return time.Unix(0, wall) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	b := event.Batch{Wall: wall}
+	codes := []int32{200, 404, 500, 503}
+	for i := range 200 {
+		r := event.Request{Time: int64(i), DurationNS: int64(i) * 1e6, Role: event.Server, Protocol: "http", Family: event.HTTP, Operation: "GET", Text: fmt.Sprint("/a/", i), Route: "/a/{id}", Status: codes[i%4], Conn: uint64(i)}
+		if r.Status >= 500 {
+			r.Error = fmt.Sprint(r.Status)
+		}
+		if i%10 == 5 {
+			r.Protocol, r.Family, r.Operation, r.Target, r.Outcome, r.Error, r.Summary = "postgresql", event.DB, "SELECT", "users", "42P01", "42P01", "SELECT users"
+		}
+		r.Trace.ID[0] = byte(i / 2)
+		b.Requests = append(b.Requests, r)
+	}
+	s.Append(&b)
+	snap := s.Snapshot()
+	defer snap.Close()
+	isDB := func(i int) bool { return i%10 == 5 }
+	failed := func(i int) bool { return isDB(i) || i%4 >= 2 }
+	for filter, holds := range map[string]func(i int) bool{
+		"status:500":                    func(i int) bool { return i%4 == 2 && !isDB(i) },
+		"status:5xx":                    func(i int) bool { return i%4 >= 2 && !isDB(i) },
+		"status:4xx,500":                func(i int) bool { return (i%4 == 1 || i%4 == 2) && !isDB(i) },
+		"status:50x":                    func(i int) bool { return i%4 >= 2 && !isDB(i) },
+		"status:42P01":                  isDB,
+		"status:error":                  failed,
+		"-status:error":                 func(i int) bool { return !failed(i) },
+		"status:ok":                     func(i int) bool { return !failed(i) },
+		"error:*":                       failed,
+		"slower:100ms":                  func(i int) bool { return i >= 100 },
+		"faster=10ms":                   func(i int) bool { return i < 10 },
+		"slower:10ms faster:20ms":       func(i int) bool { return i >= 10 && i < 20 },
+		"-slower:10ms":                  func(i int) bool { return i < 10 },
+		"route:/a/* path:/a/17":         func(i int) bool { return i == 17 },
+		"operation:SELECT":              isDB,
+		"target:users protocol:p*":      isDB,
+		"method:GET":                    func(i int) bool { return !isDB(i) },
+		"users":                         isDB,
+		"tls:false role:server":         func(int) bool { return true },
+		"trace:03" + zeros[:30]:         func(i int) bool { return i/2 == 3 },
+		"trace:03*":                     func(i int) bool { return i/2 == 3 },
+		"http.response.status_code>404": func(i int) bool { return i%4 >= 2 && !isDB(i) },
+	} {
+		f, err := Parse(snap.Schema(event.KindRequest), filter)
+		if err != nil {
+			t.Errorf("%s: %v", filter, err)
+			continue
+		}
+		found := map[int]bool{}
+		id := snap.Schema(event.KindRequest).Index["flow.id"]
+		_, err = Each(context.Background(), snap, Request{Kind: event.KindRequest, Filter: f}, func(rows *segment.Rows, picks []int32) error {
+			for _, row := range picks {
+				found[int(rows.Int(id, int(row)))] = true
+			}
+			return nil
+		})
+		for i := range 200 {
+			if err != nil || found[i] != holds(i) {
+				t.Errorf("%s: row %d: found %v (%v)", filter, i, found[i], err)
+				break
+			}
+		}
+	}
+	for filter, message := range map[string]string{
+		"slower:soon":   `filter, at 7: duration_ns is a duration, not "soon"; write 5ms, 1.5s or nanoseconds`,
+		"method>3":      `filter, at 7: http.request.method cannot be compared by >; use field:value`,
+		"source.port:x": `filter, at 12: source.port is a number, not "x"; write 443, 10k or 64Mi`,
+	} {
+		if _, err := Parse(snap.Schema(event.KindRequest), filter); err == nil || err.Error() != message {
+			t.Errorf("%s: %v", filter, err)
+		}
+	}
+}
+
+const zeros = "00000000000000000000000000000000"

@@ -10,8 +10,10 @@
 // Lines are: > and < bytes that went from and to the client, as a Go string and
 // optionally +N for N more bytes that were moved and not captured; `missing > N`
 // for bytes nobody saw (0: unknown how many); `idle` for a second without
-// traffic; `close`. The end of a story closes the connection. Chunk n is at n
-// milliseconds. `go test -rewrite` writes what was found.
+// traffic; `close`; `client`: what follows is seen by the client, not by the
+// server; `datagrams`: what follows are messages of UDP, which nothing cuts. The
+// end of a story closes the connection. Chunk n is at n milliseconds. `go test
+// -rewrite` writes what was found.
 package story
 
 import (
@@ -40,6 +42,8 @@ type Step struct {
 	Missing bool
 	Idle    bool
 	Close   bool
+	Client  bool // from here on the client's end is seen
+	UDP     bool // from here on
 }
 
 // Run runs every story of testdata, whole and cut anywhere.
@@ -74,7 +78,7 @@ func one(t *testing.T, p l7.Proto, file string) {
 	if got != want {
 		t.Fatalf("found:\n%swant:\n%s", got, want)
 	}
-	if slices.ContainsFunc(steps, func(s Step) bool { return s.More > 0 || s.Missing }) {
+	if slices.ContainsFunc(steps, func(s Step) bool { return s.More > 0 || s.Missing || s.UDP }) {
 		return // a cut elsewhere sees something else
 	}
 	for range 20 {
@@ -117,6 +121,10 @@ func parseStep(line string) (s Step, err error) {
 		return Step{Idle: true}, nil
 	case "close":
 		return Step{Close: true}, nil
+	case "client":
+		return Step{Client: true}, nil
+	case "datagrams":
+		return Step{UDP: true}, nil
 	}
 	if rest, ok := strings.CutPrefix(line, "missing "); ok {
 		s.Missing, line = true, rest
@@ -166,15 +174,20 @@ func Cut(steps []Step, seed uint64) []Step {
 	return out
 }
 
-// Play feeds the steps to a new parser, as the server saw them, and returns what
-// it found, a line each.
+// Play feeds the steps to a new parser, as the server saw them unless they say
+// otherwise, and returns what it found, a line each.
 func Play(p l7.Proto, steps []Step) string {
 	f := &finder{}
 	conn := p.New(f)
 	var offset [3]uint64
+	sender, transport := l7.Answers, event.TCP
 	for i, s := range steps {
 		now := int64(i+1) * 1e6
 		switch {
+		case s.Client:
+			sender = l7.Asks
+		case s.UDP:
+			transport = event.UDP
 		case s.Close:
 			conn.Close()
 		case s.Idle:
@@ -189,7 +202,7 @@ func Play(p l7.Proto, steps []Step) string {
 			data := slices.Clip(bytes.Clone(s.Data))
 			conn.Data(s.Side, &event.Chunk{
 				Time: now, Offset: offset[s.Side], Seq: uint32(offset[s.Side]) + 1000, Len: n, Data: data,
-				Sent: s.Side == l7.Answers, Transport: event.TCP, PID: 1, TID: 1, Conn: 1,
+				Sent: s.Side == sender, Transport: transport, PID: 1, TID: 1, Conn: 1,
 			})
 			for i := range data {
 				data[i] = 0xAA // it was borrowed

@@ -3,7 +3,7 @@ import { signal, useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useMemo, useRef } from 'preact/hooks';
 import { narrow } from './agent';
 import { get, useAnswer } from './api';
-import { seen } from './filterbar';
+import { applied, seen } from './filterbar';
 import { count, duration, exactBytes, exactDuration, bytes, grouped, plural, rate } from './format';
 import { broken, build, dropsOnly, manyOutside, neighbourhood, trouble, type Edge, type Graph, type Node } from './graph';
 import { pageKey } from './keys';
@@ -35,8 +35,9 @@ function interval(): number {
 
 export function MapPage() {
   const { since, until } = range.value;
-  const key = `${filter.value}|${since}|${until}`;
-  const answer = useAnswer<ServiceMap>(key, (stop) => get('map', { filter: filter.value, since, until }, stop), interval());
+  const asked = applied('flows');
+  const key = `${asked}|${since}|${until}`;
+  const answer = useAnswer<ServiceMap>(key, (stop) => get('map', { filter: asked, since, until }, stop), interval());
   const m = answer.data;
   const fold = param('fold') ? param('fold') === 'on' : m ? manyOutside(m) : true;
   const drops = param('drops') === 'on';

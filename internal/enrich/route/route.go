@@ -153,7 +153,7 @@ func (at *segment) fold() {
 // name spells the route of a path, as the tree has it.
 func (s *service) name(path string) string {
 	if path == "/" {
-		return path
+		return "/" // not path: that is borrowed
 	}
 	var b strings.Builder
 	at := &s.root

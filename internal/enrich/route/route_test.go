@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 func table(t testing.TB, patterns ...string) *Table {
@@ -123,6 +124,21 @@ func FuzzOf(f *testing.F) {
 	f.Add("/a/1/b", true)
 	r := table(f, "/p/{x}/**")
 	f.Fuzz(func(t *testing.T, path string, found bool) { r.Of("s", path, found) })
+}
+
+// Paths are borrowed: a route that was learnt must not change with them.
+func TestBorrowed(t *testing.T) {
+	r := table(t)
+	for _, path := range []string{"/", "/a", "/a/1"} {
+		text := []byte(path)
+		want := strings.Clone(r.Of("shop", unsafe.String(&text[0], len(text)), true))
+		for i := range text {
+			text[i] = 'x'
+		}
+		if got := r.Of("shop", path, true); got != want {
+			t.Errorf("%s was %q and is %q", path, want, got)
+		}
+	}
 }
 
 func TestDoesNotAllocate(t *testing.T) {

@@ -4,13 +4,13 @@
 #define MYSQL_CAPTURE_ASKS 4096
 /* Of a large result the beginning is enough, and the last read, which is small. */
 #define MYSQL_CAPTURE_ANSWERS 1024
+#define MYSQL_CAPTURE_TURN 16384
 
 static __always_inline int mysql_sniff(const __u8 *p, __u32 n)
 {
 	__u32 size;
 
-	if (n < 5)
-		return 0;
+	(void)n; /* what is not there is zero */
 	size = (__u32)p[2] << 16 | (__u32)p[1] << 8 | p[0];
 	if (size == 0)
 		return 0;
@@ -26,12 +26,12 @@ static __always_inline int mysql_sniff(const __u8 *p, __u32 n)
 			return size >= 10 && p[9] <= 0x0f && p[10] == 1 && p[11] == 0 && p[12] == 0 && p[13] == 0;
 		case 0x19: /* close, before the next command */
 		case 0x1a: /* reset */
-			return size == 5 && n >= 9;
+			return size == 5;
 		case 0x02: /* a database */
-			return size > 1 && size <= 65 && n == (size < 28 ? 4 + size : 32) && p[5] > ' ' && p[5] < 0x7f;
+			return size > 1 && size <= 65 && p[5] > ' ' && p[5] < 0x7f;
 		case 0x0e: /* ping */
 		case 0x1f: /* reset connection */
-			return size == 1 && n == 5;
+			return size == 1 && p[5] == 0 && p[6] == 0 && p[7] == 0;
 		case 0x0a: /* greeting: protocol 10 and a version */
 			return p[5] >= '0' && p[5] <= '9' && (p[6] == '.' || p[7] == '.') ? 2 : 0;
 		}
@@ -41,7 +41,7 @@ static __always_inline int mysql_sniff(const __u8 *p, __u32 n)
 		return 0;
 	if (p[4] == 0xff)
 		return size >= 9 && p[7] == '#' ? 2 : 0;
-	if (size == 7 && p[4] == 0 && n == 11)
+	if (size == 7 && p[4] == 0 && p[11] == 0 && p[12] == 0)
 		return 2;
 	if (size == 1)
 		return p[8] == 2 && p[9] == 3 && p[10] == 'd' && p[11] == 'e' && p[12] == 'f' ? 2 : 0;

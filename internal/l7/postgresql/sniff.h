@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* The kernel's twin of sniff.go: type and length of a turn's first message. */
 
-#define POSTGRESQL_CAPTURE_ASKS 4096
-/* Of a large result the beginning is enough, and the last read, which is small. */
+/* Pipelines put many executions into one write. Of a large result the beginning
+ * is enough, and the last read, which is small. */
+#define POSTGRESQL_CAPTURE_ASKS 16384
 #define POSTGRESQL_CAPTURE_ANSWERS 1024
+#define POSTGRESQL_CAPTURE_TURN 32768
 
 static __always_inline int postgresql_sniff(const __u8 *p, __u32 n)
 {
 	__u32 size;
 
-	if (n < 5)
-		return 0;
+	(void)n; /* what is not there is zero */
 	if (p[0] == 0) { /* before the first message: TLS, GSS, cancel, version 3 */
-		if (n < 8 || p[1])
+		if (p[1])
 			return 0;
 		if (p[4] == 0x04 && p[5] == 0xd2 && p[6] == 0x16 && p[7] >= 0x2e && p[7] <= 0x30)
 			return 1;
@@ -32,7 +33,7 @@ static __always_inline int postgresql_sniff(const __u8 *p, __u32 n)
 	case 'B':
 		return size > 5 && (p[5] == 0 || (p[5] > ' ' && p[5] < 0x7f));
 	case 'p':
-		return n > 8 && p[5] == 'S' && p[6] == 'C' && p[7] == 'R';
+		return p[5] == 'S' && p[6] == 'C' && p[7] == 'R';
 	case 'E':
 		if (size == 9 && p[5] == 0)
 			return 1;

@@ -309,7 +309,7 @@ func TestSplitHeads(t *testing.T) {
 	const head = "ASK /what/is/this HTTP or not"
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
-			w := begin(t, mode{tier: tier})
+			w := begin(t, mode{tier: tier, unix: true})
 			for first := 1; first < len(head); first++ {
 				for second := 1; second <= 4 && first+second < len(head); second++ {
 					p := tcp4.pair(t)

@@ -33,6 +33,14 @@ var hooks = []kernel.Hook{
 	olderUnix("files sent over Unix sockets", "fexit unix_stream_sendpage", "l7cap_x_pageu"),
 	olderUnix("bytes received over Unix sockets", "fexit unix_stream_recvmsg", "l7cap_x_recvu"),
 	{
+		What:    "bytes that io_uring moves",
+		Without: "requests of programs that serve them by io_uring",
+		Tiers: []kernel.Tier{
+			{Name: "tp_btf io_uring_complete", Program: "l7cap_uring", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
+			{Name: "tp_btf io_uring_complete of Linux 5.19", Program: "l7cap_uring_7", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
+		},
+	},
+	{
 		What:    "bytes that can be read",
 		Without: "how long requests wait in the socket",
 		Tiers: []kernel.Tier{
@@ -40,6 +48,8 @@ var hooks = []kernel.Hook{
 			unmissed(functionTier("fentry sock_def_readable", "l7cap_x_ready")),
 		},
 	},
+	senders("IPv4", "recvmsg4", "l7cap_from4", ebpf.AttachCGroupUDP4Recvmsg),
+	senders("IPv6", "recvmsg6", "l7cap_from6", ebpf.AttachCGroupUDP6Recvmsg),
 	{
 		What:    "the end of a connection",
 		Without: "that a connection ended: its open requests end by their age",
@@ -80,6 +90,15 @@ func older(what, without, name, program string) kernel.Hook {
 	needless := lengthTier("not needed: tp_btf sees all sockets", "l7cap_send")
 	needless.Attach = nowhere
 	return kernel.Hook{What: what, Without: without, Tiers: []kernel.Tier{needless, functionTier(name, program)}}
+}
+
+// senders is where the kernel tells who sent what a socket receives that is
+// not connected: the other hooks see no address.
+func senders(family, name, program string, at ebpf.AttachType) kernel.Hook {
+	return kernel.Hook{
+		What: "who sends datagrams over " + family, Without: "who asks a server of datagrams over " + family,
+		Tiers: []kernel.Tier{{Name: "cgroup " + name, Program: program, Attach: kernel.AttachCgroupRoot(at)}},
+	}
 }
 
 // olderUnix is attached if Unix sockets are watched.

@@ -5,6 +5,7 @@
  *
  *	sock_send_length, sock_recv_length -> whose connection? -> struct l7_chunk
  *	sk_data_ready                      -> when the first unread byte came
+ *	recvmsg4, recvmsg6                 -> whom a datagram came from
  *	tcp_destroy_sock                   -> the end of a connection that was told of
  *
  * The first bytes decide what a connection speaks. What speaks nothing we know
@@ -89,8 +90,39 @@ struct sockaddr {
 	struct in6_addr v6;
 };
 
-/* name_peer tells whom a datagram goes to. Whom one came from is not known when
- * its socket is not connected: the kernel writes that to the process later. */
+struct sender {
+	__u8 addr[16];
+	__u64 conn; /* cookie of the socket it came through */
+	__be16 port;
+	__u16 reserved[3];
+};
+
+/* Thread (bpf_get_current_pid_tgid) -> whom the datagram came from that it takes
+ * right now, on a socket that is not connected. Written just before the hook of
+ * what was received, which deletes it; the oldest go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct sender);
+} l7_senders SEC(".maps");
+
+/* name_sender tells whom a datagram came from, if its reader asked for that. */
+static __noinline void name_sender(struct l7_ends *e)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct sender *from = bpf_map_lookup_elem(&l7_senders, &thread);
+
+	if (!from)
+		return;
+	if (from->conn == e->conn) {
+		__builtin_memcpy(e->remote, from->addr, sizeof(e->remote));
+		e->remote_port = from->port;
+	}
+	bpf_map_delete_elem(&l7_senders, &thread);
+}
+
+/* name_peer tells whom a datagram goes to. */
 static __noinline void name_peer(struct l7_ends *e, __u64 user)
 {
 	struct sockaddr a = {};
@@ -179,7 +211,7 @@ static __always_inline __u32 place(struct tcp_sock *tp, bool sent)
 
 /* ---- the system call ---- */
 
-enum call { NO_BYTES, FLAT, VECTOR, MESSAGE, MESSAGES };
+enum call { NO_BYTES, FLAT, VECTOR, MESSAGE, MESSAGES, URING };
 
 static __always_inline enum call call_amd64(__u64 nr)
 {
@@ -188,6 +220,7 @@ static __always_inline enum call call_amd64(__u64 nr)
 	case 19: case 20: case 327: case 328: return VECTOR;   /* readv, writev, preadv2, pwritev2 */
 	case 46: case 47: return MESSAGE;                      /* sendmsg, recvmsg */
 	case 307: case 299: return MESSAGES;                   /* sendmmsg, recvmmsg */
+	case 426: return URING;                                /* io_uring_enter */
 	}
 	return NO_BYTES;
 }
@@ -199,6 +232,7 @@ static __always_inline enum call call_arm64(__u64 nr)
 	case 65: case 66: case 286: case 287: return VECTOR;
 	case 211: case 212: return MESSAGE;
 	case 269: case 243: return MESSAGES;
+	case 426: return URING;
 	}
 	return NO_BYTES;
 }
@@ -210,22 +244,24 @@ struct arguments {
 	__u64 name; /* of sendto */
 };
 
-/* arguments reads the system call the current task is in. A task that is in
- * none, but ends one (io_uring's deferred work), and one of 32 bits have no
- * bytes for us: they are counted. */
+/* arguments reads the system call the current task is in. One that is in none,
+ * but ends one, does io_uring's deferred work. Kernel threads and processes of
+ * 32 bits have no bytes for us: they are counted. */
 static __always_inline void arguments(struct arguments *a, struct task_struct *task)
 {
 	a->call = NO_BYTES;
 	a->name = 0;
-	if (l7_read(task, flags) & (PF_KTHREAD | PF_IO_WORKER))
+	if (l7_read(task, flags) & PF_KTHREAD)
 		return;
+	if (l7_read(task, flags) & PF_IO_WORKER) {
+		a->call = URING;
+		return;
+	}
 	if (l7_arm64) {
 		struct pt_regs___arm64 *r = (void *)l7_regs(task);
 		__u32 nr = l7_read(r, syscallno);
 
-		if (l7_read(r, regs[0]) != l7_read(r, orig_x0))
-			return;
-		a->call = call_arm64(nr);
+		a->call = l7_read(r, regs[0]) == l7_read(r, orig_x0) ? call_arm64(nr) : URING;
 		a->buffer = l7_read(r, regs[1]);
 		a->count = l7_read(r, regs[2]);
 		if (nr == 206)
@@ -234,9 +270,9 @@ static __always_inline void arguments(struct arguments *a, struct task_struct *t
 		struct pt_regs *r = l7_regs(task);
 		__u64 nr = l7_read(r, orig_ax);
 
-		if (l7_read(task, thread_info.status) & TS_COMPAT || l7_read(r, ax) != (unsigned long)-ENOSYS)
+		if (l7_read(task, thread_info.status) & TS_COMPAT)
 			return;
-		a->call = call_amd64(nr);
+		a->call = l7_read(r, ax) == (unsigned long)-ENOSYS ? call_amd64(nr) : URING;
 		a->buffer = l7_read(r, si);
 		a->count = l7_read(r, dx);
 		if (nr == 44)
@@ -278,7 +314,7 @@ static __always_inline __u32 entry(struct l7_conn *c, __u32 tid, __u64 count)
 	return c->entry++;
 }
 
-static __noinline void source(struct l7_source *s, struct l7_conn *c, struct task_struct *task)
+static __noinline enum call source(struct l7_source *s, struct l7_conn *c, struct task_struct *task)
 {
 	struct arguments a;
 
@@ -292,21 +328,23 @@ static __noinline void source(struct l7_source *s, struct l7_conn *c, struct tas
 		s->base = a.buffer;
 		s->name = a.name;
 		s->known = true;
-		return;
+		break;
 	case VECTOR:
 		s->base = a.buffer;
 		s->count = a.count > L7_IOVECS ? L7_IOVECS : a.count;
 		s->known = s->count > 0;
-		return;
+		break;
 	case MESSAGE:
 		of_message(s, a.buffer);
-		return;
+		break;
 	case MESSAGES:
 		of_message(s, a.buffer + MMSGHDR * entry(c, l7_read(task, pid), a.count));
-		return;
+		break;
+	case URING:
 	case NO_BYTES:
-		return;
+		break;
 	}
+	return a.call;
 }
 
 /* ---- whose bytes these are ---- */
@@ -356,7 +394,7 @@ static __noinline void begin_of(struct head *h, const __u8 *before, __u32 had, c
 		return;
 	if (had && before)
 		copy_head(w.p, before);
-	n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD);
+	n = l7_gather(w.p, had, &s, had + len > L7_HEAD ? L7_HEAD : had + len, L7_HEAD, L7_HEAD_IOVECS);
 	l7_forget(&h->n, &n);
 	bpf_probe_read_kernel(h->p, L7_HEAD, w.p); /* as l7_forget */
 	if (h->n > L7_HEAD)
@@ -529,6 +567,39 @@ static __noinline bool decide(struct l7_conn *c, struct l7_moved *m, const struc
 	return false;
 }
 
+/* told makes a chunk of what was moved: len bytes that begin at m->offset, and
+ * end at the sequence number next. */
+static __always_inline void told(struct l7_conn *c, struct l7_moved *m, struct l7_source *s, struct task_struct *task, __u32 len, __u32 next, bool sent)
+{
+	m->had = 0;
+	if (c->state == L7_UNDECIDED && !decide(c, m, s, len, sent))
+		return;
+	m->flags = sent ? L7_FLAG_SENT : 0;
+	m->len = len + m->had;
+	m->offset -= m->had;
+	m->seq = next ? next - m->len : 0;
+	m->want = share(c, s, m->len, sent);
+	m->goroutine = l7_goroutine(c, task, bpf_ktime_get_ns());
+	l7_emit(c, m, s);
+}
+
+/* to_uring moves what is known of a socket to where the hook of io_uring finds
+ * it. What that cannot tell is a gap in the offsets. */
+static __noinline void to_uring(struct sock *sk, struct l7_conn *c, __u64 ready, bool sent)
+{
+	__u64 key = (__u64)sk;
+
+	if (!sent)
+		c->uring_ready = ready;
+	if (!l7_storage || c->uring)
+		return;
+	c->uring = 1;
+	if (bpf_map_update_elem(&ghost_shared_l7_socks, &key, c, BPF_ANY))
+		c->uring = 0;
+	else
+		c->state = L7_URING;
+}
+
 /* moved is the way of every call that moved bytes. */
 static __always_inline int moved(struct sock *sk, int ret, int flags, const bool sent, const bool twin)
 {
@@ -560,31 +631,27 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	if (twin)
 		ghost_count_found();
 
-	task = l7_current();
-	source(&s, c, task);
-	if (!sent && flags & MSG_TRUNC && kind == IPPROTO_TCP) /* thrown away unread */
-		s.known = false;
 	m.ready = sent ? 0 : taken(c, tp);
 	m.offset = c->offset[sent];
 	if (next && c->next[sent]) /* what no hook saw: splice() from a socket */
 		m.offset += (__s32)(next - ret - c->next[sent]);
 	c->offset[sent] = m.offset + ret;
 	c->next[sent] = next;
-	m.had = 0;
-	if (c->state == L7_UNDECIDED && !decide(c, &m, &s, ret, sent))
+	task = l7_current();
+	if (source(&s, c, task) == URING) {
+		to_uring(sk, c, m.ready, sent);
 		return 0;
+	}
+	if (!sent && flags & MSG_TRUNC && kind == IPPROTO_TCP) /* thrown away unread */
+		s.known = false;
 	if (kind == IPPROTO_UDP) {
 		name(&c->ends, sk);
 		if (sent && s.name)
 			name_peer(&c->ends, s.name);
+		if (!sent && !c->ends.remote_port)
+			name_sender(&c->ends);
 	}
-	m.flags = sent ? L7_FLAG_SENT : 0;
-	m.len = ret + m.had;
-	m.offset -= m.had;
-	m.seq = next ? next - m.len : 0;
-	m.want = share(c, &s, m.len, sent);
-	m.goroutine = l7_goroutine(c, task, bpf_ktime_get_ns());
-	l7_emit(c, &m, &s);
+	told(c, &m, &s, task, ret, next, sent);
 	return 0;
 }
 
@@ -673,6 +740,93 @@ int l7cap_x_pageu(__u64 *ctx)
 	return moved_in((struct socket *)ctx[0], ctx[5], 0, true);
 }
 
+/* ---- io_uring ---- */
+
+enum opcode { READV = 1, WRITEV, SENDMSG = 9, RECVMSG, READ = 22, WRITE, SEND = 26, RECV };
+
+static __always_inline bool sends(__u8 opcode)
+{
+	return opcode == WRITEV || opcode == SENDMSG || opcode == WRITE || opcode == SEND;
+}
+
+/* uring_source tells where a request's bytes are. The kernel moved the pointer
+ * on by what it did in earlier goes. */
+static __noinline bool uring_source(struct l7_source *s, void *req, __u8 opcode)
+{
+	struct io_sr_msg *m = req;
+	struct io_rw *rw = req;
+
+	s->count = 0;
+	s->name = 0;
+	s->known = true;
+	switch (opcode) {
+	case READ: case WRITE:
+		s->base = BPF_CORE_READ(rw, addr);
+		return true;
+	case READV: case WRITEV:
+		s->base = BPF_CORE_READ(rw, addr);
+		s->count = BPF_CORE_READ(rw, len);
+		if (s->count > L7_IOVECS)
+			s->count = L7_IOVECS;
+		return true;
+	case SEND: case RECV:
+		s->base = (__u64)BPF_CORE_READ(m, buf) - BPF_CORE_READ(m, done_io);
+		return true;
+	case SENDMSG: case RECVMSG:
+		s->known = false;
+		of_message(s, (__u64)BPF_CORE_READ(m, buf));
+		return true;
+	}
+	return false;
+}
+
+/* completed is the end of a request of io_uring. The socket's own hook has
+ * counted its bytes already, but did not know where they are. A multishot
+ * request shows at its end only: its bytes are a gap. */
+static __always_inline int completed(void *req, int res)
+{
+	__u8 opcode;
+	struct l7_moved m;
+	struct l7_source s;
+	struct l7_conn *c;
+	__u64 key;
+	bool sent;
+
+	if (res <= 0 || !req)
+		return 0;
+	opcode = BPF_CORE_READ((struct io_kiocb *)req, opcode);
+	sent = sends(opcode);
+	if (!uring_source(&s, req, opcode))
+		return 0;
+	key = (__u64)BPF_CORE_READ((struct io_kiocb *)req, file, private_data);
+	key = (__u64)BPF_CORE_READ((struct socket *)key, sk);
+	c = bpf_map_lookup_elem(&ghost_shared_l7_socks, &key);
+	if (!c || c->state >= L7_NONE)
+		return 0;
+	m.ready = sent ? 0 : c->uring_ready;
+	m.offset = c->offset[sent] - res;
+	told(c, &m, &s, l7_current(), res, c->next[sent], sent);
+	return 0;
+}
+
+/* The arguments changed; each kernel takes the one of these that fits. */
+SEC("tp_btf/io_uring_complete")
+int l7cap_uring(__u64 *ctx)
+{
+	struct io_uring_cqe *cqe = (struct io_uring_cqe *)ctx[2];
+
+	return completed((void *)ctx[1], cqe->res);
+}
+
+SEC("tp_btf/io_uring_complete")
+int l7cap_uring_7(__u64 *ctx)
+{
+	volatile __u64 last = ctx[6]; /* only with seven arguments is the second a request */
+
+	(void)last;
+	return completed((void *)ctx[1], ctx[3]);
+}
+
 /* ---- when bytes became readable ---- */
 
 static __always_inline int readable(struct sock *sk)
@@ -706,6 +860,50 @@ int l7cap_x_ready(__u64 *ctx)
 	return readable((struct sock *)ctx[0]);
 }
 
+/* ---- whom datagrams come from ---- */
+
+enum { LET = 1 }; /* the only thing such a program may say */
+
+/* from tells the hook of what was received who sent it. Sockets of which
+ * nobody wants to know cost a look-up. */
+static __always_inline int from(struct bpf_sock_addr *ctx, bool v6)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct sender s = {.port = ctx->user_port};
+	struct bpf_sock *sk = ctx->sk;
+	struct l7_conn *c;
+	__u32 *w = (__u32 *)s.addr;
+
+	if (!sk || ctx->protocol != IPPROTO_UDP)
+		return LET;
+	c = l7_storage ? bpf_sk_storage_get(&ghost_shared_l7_conns, sk, 0, 0) : 0;
+	if (c && c->state >= L7_NONE)
+		return LET;
+	if (v6) {
+		w[0] = ctx->user_ip6[0];
+		w[1] = ctx->user_ip6[1];
+		w[2] = ctx->user_ip6[2];
+		w[3] = ctx->user_ip6[3];
+	} else {
+		put4(s.addr, ctx->user_ip4);
+	}
+	s.conn = bpf_get_socket_cookie(ctx);
+	bpf_map_update_elem(&l7_senders, &thread, &s, BPF_ANY);
+	return LET;
+}
+
+SEC("cgroup/recvmsg4")
+int l7cap_from4(struct bpf_sock_addr *ctx)
+{
+	return from(ctx, false);
+}
+
+SEC("cgroup/recvmsg6")
+int l7cap_from6(struct bpf_sock_addr *ctx)
+{
+	return from(ctx, true);
+}
+
 /* ---- the end ---- */
 
 SEC("tp_btf/tcp_destroy_sock")
@@ -719,7 +917,7 @@ int l7cap_close(__u64 *ctx)
 		m.offset = c->offset[L7_RECEIVED];
 		l7_emit_none(c, &m);
 	}
-	if (c && !l7_storage)
+	if (c && (!l7_storage || c->uring))
 		forget(sk);
 	return 0;
 }

@@ -34,6 +34,10 @@ type Options struct {
 	Unix bool `yaml:"unix"`
 }
 
+// uringSockets is how many sockets can be served by io_uring at a time; of more
+// the longest idle begin anew.
+const uringSockets = 4096
+
 type instance struct{ unix bool }
 
 func open(decode func(any) error) (sensor.Instance, error) {
@@ -56,7 +60,7 @@ func (in *instance) Spec() (*ebpf.CollectionSpec, error) {
 func (in *instance) configure(spec *ebpf.CollectionSpec) error {
 	storage := kernel.HaveSkStorageTracing.Have() == nil
 	if storage {
-		spec.Maps["ghost_shared_l7_socks"].MaxEntries = 1
+		spec.Maps["ghost_shared_l7_socks"].MaxEntries = uringSockets
 	}
 	for name, on := range map[string]bool{
 		"watch_unix": in.unix,
@@ -103,7 +107,8 @@ func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
 func has(e *l7capL7Chunk, f l7capL7Flag) bool { return l7capL7Flag(e.Flags)&f != 0 }
 
 // address is not valid where the kernel did not know it: an unconnected
-// datagram socket's other end, and both of a Unix socket.
+// datagram socket's other end if its reader did not want to know, and both of a
+// Unix socket.
 func address(a [16]uint8, port uint16) netip.AddrPort {
 	if port == 0 {
 		return netip.AddrPort{}

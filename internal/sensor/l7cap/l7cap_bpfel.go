@@ -67,6 +67,7 @@ type l7capL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -82,7 +83,7 @@ type l7capL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Uring      uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
@@ -102,6 +103,14 @@ const (
 	l7capL7TypeL7CHUNK l7capL7Type = 1
 )
 
+type l7capSender struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Conn     uint64
+	Port     uint16
+	Reserved [3]uint16
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -111,12 +120,17 @@ const (
 	l7capMapGhostSharedGoProcs = "ghost_shared_go_procs"
 	l7capMapGhostSharedL7Conns = "ghost_shared_l7_conns"
 	l7capMapGhostSharedL7Socks = "ghost_shared_l7_socks"
+	l7capMapL7Senders          = "l7_senders"
 	l7capProgL7capClose        = "l7cap_close"
+	l7capProgL7capFrom4        = "l7cap_from4"
+	l7capProgL7capFrom6        = "l7cap_from6"
 	l7capProgL7capReady        = "l7cap_ready"
 	l7capProgL7capRecv         = "l7cap_recv"
 	l7capProgL7capRecvTwin     = "l7cap_recv_twin"
 	l7capProgL7capSend         = "l7cap_send"
 	l7capProgL7capSendTwin     = "l7cap_send_twin"
+	l7capProgL7capUring        = "l7cap_uring"
+	l7capProgL7capUring7       = "l7cap_uring_7"
 	l7capProgL7capX_page       = "l7cap_x_page"
 	l7capProgL7capX_pageu      = "l7cap_x_pageu"
 	l7capProgL7capX_ready      = "l7cap_x_ready"
@@ -180,11 +194,15 @@ type l7capSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type l7capProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.ProgramSpec `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.ProgramSpec `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
@@ -205,6 +223,7 @@ type l7capMapSpecs struct {
 	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // l7capVariableSpecs contains global variables before they are loaded into the kernel.
@@ -247,6 +266,7 @@ type l7capMaps struct {
 	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *l7capMaps) Close() error {
@@ -256,6 +276,7 @@ func (m *l7capMaps) Close() error {
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.L7Senders,
 	)
 }
 
@@ -279,11 +300,15 @@ type l7capVariables struct {
 // It can be passed to loadL7capObjects or ebpf.CollectionSpec.LoadAndAssign.
 type l7capPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.Program `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.Program `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
@@ -298,11 +323,15 @@ type l7capPrograms struct {
 func (p *l7capPrograms) Close() error {
 	return _L7capClose(
 		p.L7capClose,
+		p.L7capFrom4,
+		p.L7capFrom6,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capUring,
+		p.L7capUring7,
 		p.L7capX_page,
 		p.L7capX_pageu,
 		p.L7capX_ready,

@@ -5,6 +5,18 @@
 /* What a size of captured bytes may be. */
 #define l7_is_size(n) ((n) == 128 || (n) == 512 || (n) == 1024 || (n) == 4096 || (n) == 16384)
 
+#include "../../l7/dns/sniff.h"
+#ifndef DNS_CAPTURE_ASKS
+#define DNS_CAPTURE_ASKS 1024
+#endif
+#ifndef DNS_CAPTURE_ANSWERS
+#define DNS_CAPTURE_ANSWERS 1024
+#endif
+#ifndef DNS_CAPTURE_TURN
+#define DNS_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(DNS_CAPTURE_ASKS) && l7_is_size(DNS_CAPTURE_ANSWERS) && DNS_CAPTURE_TURN <= 65535, "capture sizes of dns");
+
 #include "../../l7/http1/sniff.h"
 #ifndef HTTP1_CAPTURE_ASKS
 #define HTTP1_CAPTURE_ASKS 1024
@@ -66,7 +78,7 @@ _Static_assert(l7_is_size(POSTGRESQL_CAPTURE_ASKS) && l7_is_size(POSTGRESQL_CAPT
 _Static_assert(l7_is_size(REDIS_CAPTURE_ASKS) && l7_is_size(REDIS_CAPTURE_ANSWERS) && REDIS_CAPTURE_TURN <= 65535, "capture sizes of redis");
 
 /* Some protocol comes in datagrams. */
-#define L7_DATAGRAMS 0
+#define L7_DATAGRAMS 1
 
 struct l7_protocol {
 	__u8 index;           /* in the catalogue, plus one */
@@ -80,8 +92,16 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 {
 	int side = 0;
 
-	if (!datagram && (side = http1_sniff(p, n))) {
+	if ((side = dns_sniff(p, n))) {
 		f->index = 1;
+		f->side = side;
+		f->asks = DNS_CAPTURE_ASKS;
+		f->answers = DNS_CAPTURE_ANSWERS;
+		f->turn = DNS_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = http1_sniff(p, n))) {
+		f->index = 2;
 		f->side = side;
 		f->asks = HTTP1_CAPTURE_ASKS;
 		f->answers = HTTP1_CAPTURE_ANSWERS;
@@ -89,7 +109,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = http2_sniff(p, n))) {
-		f->index = 2;
+		f->index = 3;
 		f->side = side;
 		f->asks = HTTP2_CAPTURE_ASKS;
 		f->answers = HTTP2_CAPTURE_ANSWERS;
@@ -97,7 +117,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = mysql_sniff(p, n))) {
-		f->index = 3;
+		f->index = 4;
 		f->side = side;
 		f->asks = MYSQL_CAPTURE_ASKS;
 		f->answers = MYSQL_CAPTURE_ANSWERS;
@@ -105,7 +125,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = postgresql_sniff(p, n))) {
-		f->index = 4;
+		f->index = 5;
 		f->side = side;
 		f->asks = POSTGRESQL_CAPTURE_ASKS;
 		f->answers = POSTGRESQL_CAPTURE_ANSWERS;
@@ -113,7 +133,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = redis_sniff(p, n))) {
-		f->index = 5;
+		f->index = 6;
 		f->side = side;
 		f->asks = REDIS_CAPTURE_ASKS;
 		f->answers = REDIS_CAPTURE_ANSWERS;

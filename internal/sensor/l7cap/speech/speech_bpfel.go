@@ -33,6 +33,7 @@ type SpeechL7Conn struct {
 	Offset     [2]uint64
 	Ready      uint64
 	HeadReady  uint64
+	UringReady uint64
 	GoChecked  uint64
 	GoTgid     uint32
 	GoidOffset int16
@@ -48,10 +49,18 @@ type SpeechL7Conn struct {
 	Tries      uint8
 	Way        uint8
 	Transport  uint8
-	Named      uint8
+	Uring      uint8
 	HeadLen    [2]uint8
 	Inode      uint32
 	Head       [2][32]uint8
+}
+
+type SpeechSender struct {
+	_        structs.HostLayout
+	Addr     [16]uint8
+	Conn     uint64
+	Port     uint16
+	Reserved [3]uint16
 }
 
 // Names of all BPF objects in the ELF.
@@ -63,12 +72,17 @@ const (
 	SpeechMapGhostSharedGoProcs = "ghost_shared_go_procs"
 	SpeechMapGhostSharedL7Conns = "ghost_shared_l7_conns"
 	SpeechMapGhostSharedL7Socks = "ghost_shared_l7_socks"
+	SpeechMapL7Senders          = "l7_senders"
 	SpeechProgL7capClose        = "l7cap_close"
+	SpeechProgL7capFrom4        = "l7cap_from4"
+	SpeechProgL7capFrom6        = "l7cap_from6"
 	SpeechProgL7capReady        = "l7cap_ready"
 	SpeechProgL7capRecv         = "l7cap_recv"
 	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
 	SpeechProgL7capSend         = "l7cap_send"
 	SpeechProgL7capSendTwin     = "l7cap_send_twin"
+	SpeechProgL7capUring        = "l7cap_uring"
+	SpeechProgL7capUring7       = "l7cap_uring_7"
 	SpeechProgL7capX_page       = "l7cap_x_page"
 	SpeechProgL7capX_pageu      = "l7cap_x_pageu"
 	SpeechProgL7capX_ready      = "l7cap_x_ready"
@@ -132,11 +146,15 @@ type SpeechSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpeechProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.ProgramSpec `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.ProgramSpec `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.ProgramSpec `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.ProgramSpec `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.ProgramSpec `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.ProgramSpec `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.ProgramSpec `ebpf:"l7cap_x_ready"`
@@ -157,6 +175,7 @@ type SpeechMapSpecs struct {
 	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // SpeechVariableSpecs contains global variables before they are loaded into the kernel.
@@ -199,6 +218,7 @@ type SpeechMaps struct {
 	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
 	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
 	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *SpeechMaps) Close() error {
@@ -208,6 +228,7 @@ func (m *SpeechMaps) Close() error {
 		m.GhostSharedGoProcs,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.L7Senders,
 	)
 }
 
@@ -231,11 +252,15 @@ type SpeechVariables struct {
 // It can be passed to LoadSpeechObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpeechPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
+	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
+	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
 	L7capSend     *ebpf.Program `ebpf:"l7cap_send"`
 	L7capSendTwin *ebpf.Program `ebpf:"l7cap_send_twin"`
+	L7capUring    *ebpf.Program `ebpf:"l7cap_uring"`
+	L7capUring7   *ebpf.Program `ebpf:"l7cap_uring_7"`
 	L7capX_page   *ebpf.Program `ebpf:"l7cap_x_page"`
 	L7capX_pageu  *ebpf.Program `ebpf:"l7cap_x_pageu"`
 	L7capX_ready  *ebpf.Program `ebpf:"l7cap_x_ready"`
@@ -250,11 +275,15 @@ type SpeechPrograms struct {
 func (p *SpeechPrograms) Close() error {
 	return _SpeechClose(
 		p.L7capClose,
+		p.L7capFrom4,
+		p.L7capFrom6,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,
 		p.L7capSend,
 		p.L7capSendTwin,
+		p.L7capUring,
+		p.L7capUring7,
 		p.L7capX_page,
 		p.L7capX_pageu,
 		p.L7capX_ready,
