@@ -94,10 +94,22 @@ func (a *Agent) openStages() (err error) {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	a.requests = aggregate.New(requestSeries)
+	return a.openExporters()
+}
+
+// openExporters starts those that are asked for.
+func (a *Agent) openExporters() error {
 	for _, d := range catalog.Exporters {
-		e, err := d.New(export.Env{Decode: a.cfg.Exporter(d.Name).Options, Requests: a.requests, Self: a.selfMetrics})
+		part := a.cfg.Exporter(d.Name)
+		if _, named := a.cfg.Exporters[d.Name]; !part.Enabled || d.OptIn && !named {
+			continue
+		}
+		e, err := d.New(export.Env{
+			Decode: part.Options, Requests: a.requests, Self: a.selfMetrics,
+			Host: hostAttrs(), PID: uint32(os.Getpid()), Log: a.log.With("exporter", d.Name),
+		})
 		if err != nil {
-			return fmt.Errorf("start exporter %s: %w", d.Name, err)
+			return fmt.Errorf("start exporter %s: %w", d.Name, part.Blame(err))
 		}
 		a.exporters = append(a.exporters, e)
 	}
