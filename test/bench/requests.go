@@ -304,14 +304,17 @@ func (b *bench) readsTLS() (bool, error) {
 	}
 	defer r.Body.Close()
 	var d struct {
-		Sensors []struct{ Name, State string }
+		Sensors []struct {
+			Name string
+			OK   bool
+		}
 	}
 	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
 		return false, err
 	}
 	for _, s := range d.Sensors {
 		if s.Name == "tls" {
-			return s.State == "running", nil
+			return s.OK, nil
 		}
 	}
 	return false, nil
