@@ -32,7 +32,7 @@ func body(t *testing.T, r io.Reader) string {
 
 func TestEveryRouteIsThePage(t *testing.T) {
 	want := body(t, ask(t, "GET", "/", "").Body)
-	for _, path := range []string{"/flows", "/processes", "/health", "/no/such/page"} {
+	for _, path := range []string{"/map", "/services", "/requests", "/traces", "/flows", "/processes", "/health", "/no/such/page"} {
 		res := ask(t, "GET", path, "")
 		if res.StatusCode != 200 || body(t, res.Body) != want {
 			t.Errorf("GET %s is not the page (status %d)", path, res.StatusCode)

@@ -2,7 +2,7 @@
 // machines it runs on are shared and noisy: it compares by turns (off, on, off,
 // on ...), counts CPU time and not wall time, and reports medians.
 //
-//	go run ./test/bench [-only storm,idle,loss,store,peers] [-o docs/bench.md]
+//	go run ./test/bench [-only storm,idle,loss,requests,store,peers] [-o docs/bench.md]
 package main
 
 import (
@@ -28,6 +28,7 @@ var sections = []section{
 	{"start", "From the start to the first flow, and the size of the binary", (*bench).start},
 	{"idle", "CPU and memory of the agent, idle and under load", (*bench).idle},
 	{"loss", "Loss at rising rates", (*bench).loss},
+	{"requests", "Requests: what is captured, and what it costs", (*bench).requests},
 	{"store", "Store: ten million rows", (*bench).store},
 	{"peers", "The same storm under bpftrace", (*bench).peers},
 }
@@ -79,6 +80,12 @@ func dispatch(args []string) error {
 		return bulk(args[1], number(2))
 	case "execs":
 		return execs(number(1))
+	case "web":
+		return web(args[1])
+	case "paced":
+		return paced(args[1], args[2], number(3), time.Duration(number(4))*time.Millisecond)
+	case "calls":
+		return calls(args[1], number(2))
 	}
 	return fmt.Errorf("bench: no load is called %q", args[0])
 }

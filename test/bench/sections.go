@@ -256,7 +256,7 @@ func (b *bench) peers() (string, error) {
 		start func() (*watcher, error)
 	}{
 		{"ghostlight (process, tcp, udp, drop; store and UI)", b.watch},
-		{"bpftrace script (state changes and execs, printed)", b.bpftrace},
+		{"bpftrace script (state changes and execs, printed)", func() (*watcher, error) { return b.bpftrace(bpftraceFlows) }},
 	}
 	for _, tool := range tools {
 		var own, rss float64
@@ -279,16 +279,16 @@ func (b *bench) peers() (string, error) {
 	return t.String() + "\n4,000 connections/s. bcc's tcplife and execsnoop need kprobes, which this kernel refuses.\n", nil
 }
 
-// bpftrace starts the script, its output thrown away. It needs tracefs and
+// bpftrace starts a script, its output thrown away. It needs tracefs and
 // debugfs, which may not be mounted here: it gets its own.
-func (b *bench) bpftrace() (*watcher, error) {
+func (b *bench) bpftrace(script string) (*watcher, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
 	const mounted = `mount -t debugfs none /sys/kernel/debug; mount -t tracefs none /sys/kernel/tracing; exec bpftrace -e "$0"`
-	w := &watcher{cmd: exec.Command("sh", "-c", mounted, bpftraceFlows)}
+	w := &watcher{cmd: exec.Command("sh", "-c", mounted, script)}
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	w.cmd.Stdout, w.cmd.Stderr = null, os.Stderr
 	if err := w.cmd.Start(); err != nil {

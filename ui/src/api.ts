@@ -211,7 +211,7 @@ export interface Answer<T> {
  * A slow answer is asked for less often: at most a tenth of the time is spent
  * asking. The last good answer stays on screen beside an error.
  */
-export function useAnswer<T>(key: string, fetcher: (stop: AbortSignal) => Promise<T>, interval: number): Answer<T> {
+export function useAnswer<T>(key: string, fetcher: (stop: AbortSignal) => Promise<T>, interval = 0): Answer<T> {
   const data = useSignal<T | undefined>(undefined);
   const error = useSignal<ApiError | undefined>(undefined);
   const loading = useSignal(true);

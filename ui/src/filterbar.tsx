@@ -4,7 +4,7 @@ import { computed, signal } from '@preact/signals';
 import { useRef } from 'preact/hooks';
 import { columnsOf, fields } from './agent';
 import { add, join, parse, quote, remove, split, terms, type Term } from './filter';
-import { filter, page, setFilter } from './route';
+import { filter, page, setFilter, type Page } from './route';
 
 /** Values the page has on screen for a field: what completion offers after the colon. */
 export const seen: { values: (field: string) => Iterable<string> } = { values: () => [] };
@@ -14,17 +14,27 @@ const enumerations: Record<string, readonly string[]> = {
   verdict: ['forwarded', 'error', 'dropped'],
   reason: ['fin_sent', 'fin_received', 'reset_sent', 'reset_received', 'refused', 'timeout', 'unreachable', 'aborted'],
   direction: ['outbound', 'inbound'],
+  role: ['server', 'client'],
+  protocol: ['http', 'grpc', 'websocket', 'dns', 'postgresql', 'mysql', 'redis', 'kafka', 'mongodb'],
+  status: ['error', 'ok', '2xx', '3xx', '4xx', '5xx'],
+  method: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'HEAD', 'OPTIONS'],
+  slower: ['10ms', '100ms', '1s'],
+  faster: ['1ms', '10ms', '100ms'],
+  tls: ['true', 'false'],
   action: ['fork', 'exec', 'exit', 'running'],
   complete: ['true', 'false'],
 };
 const sameAs: Record<string, string> = {
-  'network.transport': 'transport', 'tcp.close_reason': 'reason',
+  'network.transport': 'transport', 'tcp.close_reason': 'reason', 'http.request.method': 'method',
 };
 const aliasDocs: Record<string, string> = {
   service: 'service at either end', pid: 'process at either end', command: 'name of the executable',
   container: 'container name, or the beginning of its id', address: 'either end; a CIDR too',
   port: 'either end', transport: 'tcp, udp, icmp', verdict: 'forwarded, error or dropped',
   peer: 'service at the other end', reason: 'how it ended, or why it was dropped',
+  route: 'path with its variable parts folded, or the RPC method', path: 'path as it was asked for', method: 'HTTP method',
+  status: 'a code, 5xx, error or ok', slower: 'took this long or longer', faster: 'took less than this',
+  operation: 'of a database, RPC, queue or DNS', target: 'table, collection, topic or name', error: 'why it failed', trace: 'trace id', span: 'span id',
   state: 'state of a TCP connection', user: 'effective user id', interface: 'where a packet was dropped',
 };
 
@@ -34,7 +44,23 @@ const draft = signal('');
 const choice = signal(-1);
 const opened = signal(false);
 
-const table = computed(() => (page.value === 'processes' ? 'processes' : 'flows'));
+const tables: Partial<Record<Page, string>> = { overview: 'requests', services: 'requests', requests: 'requests', traces: 'requests', processes: 'processes' };
+const table = computed(() => (page.value && tables[page.value]) ?? 'flows');
+
+/** Whether a table has the field of a term. What no table knows is left for the server to say. */
+function has(name: string, field: string): boolean {
+  const of = [fields.value?.aliases[field] ?? field].flat();
+  const knows = (t: string) => of.some((f) => f === '' || columnsOf(t).some((c) => c.name === f));
+  return field === '' || knows(name) || !(fields.value?.tables ?? []).some((t) => knows(t.name));
+}
+
+const used = (field: string) => has(table.value, field) || (page.value === 'map' && appliedToMap() === filter.value);
+
+/** The filter as far as a table can be asked: other terms wait for their page. */
+export const applied = (name: string): string => join(terms(filter.value).filter((t) => has(name, t.field)).map((t) => t.text));
+
+/** The same for the map, which is drawn from flows and requests: the agent takes a filter of either. */
+export const appliedToMap = (): string => (terms(filter.value).every((t) => has('requests', t.field)) ? filter.value : applied('flows'));
 
 function names(): { name: string; doc: string }[] {
   const columns = columnsOf(table.value).map((c) => ({ name: c.name, doc: c.doc }));
@@ -120,8 +146,8 @@ export function FilterBar() {
     <div class="filterbar" role="search">
       <div class="terms" onClick={(e) => { if (e.target === e.currentTarget) input.current?.focus(); }}>
         {list.map((t) => (
-          <span key={t.text} class={`chip ${t.negated ? 'negated' : ''}`}>
-            <button type="button" class="plain" title="edit" onClick={() => edit(t)}>
+          <span key={t.text} class={`chip ${t.negated ? 'negated' : ''} ${used(t.field) ? '' : 'idle'}`}>
+            <button type="button" class="plain" title={used(t.field) ? 'edit' : `not used on this page: ${table.value} have no ${t.field}`} onClick={() => edit(t)}>
               {t.negated && <b>not </b>}
               {t.field ? <><span class="field">{t.field}{t.op === ':' ? ':' : ` ${t.op} `}</span>{shortened(t.value)}</> : t.value}
             </button>
@@ -130,7 +156,7 @@ export function FilterBar() {
         ))}
         <input
           ref={input} id="filter" type="text" spellcheck={false} autocomplete="off" autocapitalize="off"
-          placeholder={list.length ? '' : 'filter: service:nginx port:443 -verdict:forwarded'}
+          placeholder={list.length ? '' : table.value === 'requests' ? 'filter: service:checkout route:/pay status:5xx slower:100ms' : 'filter: service:nginx port:443 -verdict:forwarded'}
           aria-label="Filter" role="combobox" aria-expanded={offered.length > 0} aria-controls="choices" aria-autocomplete="list"
           aria-activedescendant={choice.value >= 0 ? `choice-${choice.value}` : undefined}
           value={draft.value}

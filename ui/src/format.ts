@@ -71,3 +71,22 @@ export function moment(ms: number, now = Date.now()): string {
 
 /** "12 s", "3 min": how long ago. */
 export const ago = (ms: number, now = Date.now()): string => duration(Math.max(0, Math.round((now - ms) / 1000)) * 1e9 || 0);
+
+/** Nanoseconds since 1970, none lost. */
+export function nanos(text: string): bigint {
+  const whole = Math.floor(Date.parse(text) / 1000);
+  const part = /\.(\d{1,9})/.exec(text)?.[1] ?? '';
+  return BigInt(whole) * 1_000_000_000n + BigInt(part.padEnd(9, '0'));
+}
+
+/** The same as a time of RFC 3339. */
+export function isoNanos(ns: bigint): string {
+  const text = new Date(Number(ns / 1_000_000n)).toISOString();
+  return `${text.slice(0, 19)}.${String(ns % 1_000_000_000n).padStart(9, '0')}Z`;
+}
+
+/** A share of 0 to 1. */
+export const share = (n: number): string => percent(n * 100);
+
+/** "12.3/s": how often. */
+export const frequency = (perSecond: number): string => (perSecond === 0 ? '0/s' : `${perSecond < 0.001 ? '<0.001' : scaled(perSecond, [[1e6, 'M'], [1e3, 'k'], [1, '']])}/s`);

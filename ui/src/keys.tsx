@@ -7,14 +7,16 @@ import { helpOpen } from './statusline';
 import { keyboard } from './table';
 import { timeOpen, toggleLive } from './timebar';
 
-const pageKeys: Record<string, Page> = { m: 'map', f: 'flows', p: 'processes', h: 'health' };
+const pageKeys: Record<string, Page> = {
+  o: 'overview', m: 'map', s: 'services', r: 'requests', t: 'traces', f: 'flows', p: 'processes', h: 'health',
+};
 
 const shown: [string, string][] = [
   ['/', 'filter'], ['t', 'time range'], ['p', 'pause, or go live'],
   ['j k  ↓ ↑', 'next, previous'], ['h l  ← →', 'fold, unfold; step through the cells'],
   ['enter', 'open; on the map also focus'], ['m', 'what can be done with a value'], ['esc', 'close, one thing at a time'],
-  ['[ ]', 'processes: one event back, on'], ['+ - 0', 'map: nearer, further, all'],
-  ['g  m f p h', 'g, then: map, flows, processes, health'], ['d', 'dark, light, as the system'], ['?', 'this'],
+  ['[ ]', 'processes: one event back, on'], ['⇧ ← → ↑ ↓', 'requests: mark a box in the heatmap, enter takes it'], ['+ - 0', 'map: nearer, further, all'],
+  ['g  o m s r', 'g, then: overview, map, services, requests'], ['g  t f p h', 'g, then: traces, flows, processes, health'], ['d', 'dark, light, as the system'], ['?', 'this'],
 ];
 
 /** Pages add their own keys and what esc closes. */
@@ -80,6 +82,7 @@ export function Help() {
           <dt><code>port:80,443</code></dt><dd>one of several</dd>
           <dt><code>-verdict:forwarded</code></dt><dd>not</dd>
           <dt><code>tcp.rtt_ns&gt;5ms</code></dt><dd>more than</dd>
+          <dt><code>status:5xx slower:100ms</code></dt><dd>requests that failed, slowly</dd>
           <dt><code>address:10.0.0.0/8</code></dt><dd>a network</dd>
           <dt><code>curl</code></dt><dd>command, service, container or address</dd>
         </dl>

@@ -10,18 +10,24 @@ import { MapPage } from './map';
 import { onValueClick, ValueMenu } from './menu';
 import { Empty, Link, notice } from './parts';
 import { Processes } from './processes';
+import { Overview } from './overview';
 import { page, pages, pageTitles, param, type Page } from './route';
+import { Requests } from './requests';
+import { Services } from './services';
 import { StatusLine } from './statusline';
 import { TimeBar } from './timebar';
+import { Traces } from './traces';
 
-const bodies: Record<Page, () => preact.JSX.Element> = { map: MapPage, flows: Flows, processes: Processes, health: Health };
+const bodies: Record<Page, () => preact.JSX.Element> = {
+  overview: Overview, map: MapPage, services: Services, requests: Requests, traces: Traces, flows: Flows, processes: Processes, health: Health,
+};
 
 const glyphs = { system: '◐', light: '○', dark: '●' };
 
 function Top() {
   return (
     <header class="top">
-      <Link to="map" class="brand" title="Ghostlight">
+      <Link to="overview" class="brand" title="Ghostlight">
         <svg viewBox="0 0 32 32" aria-hidden="true"><circle class="glow" cx="16" cy="12" r="10" /><circle class="lamp" cx="16" cy="12" r="5" /><path d="M16 18v8M11 27.5h10" /></svg>
         <span>ghostlight</span>
       </Link>
@@ -34,6 +40,11 @@ function Top() {
   );
 }
 
+/** On a narrow screen the pages scroll sideways: the one that is open is in sight. */
+effect(() => {
+  if (page.value) requestAnimationFrame(() => document.querySelector('.top nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' }));
+});
+
 function App() {
   const Body = page.value && bodies[page.value];
   const full = narrow.value && param('select') !== '';
@@ -43,7 +54,7 @@ function App() {
       <Top />
       {page.value && page.value !== 'health' && <div class="bars"><FilterBar /><TimeBar /></div>}
       <main id="main" tabIndex={-1} class={page.value}>
-        {Body ? <Body /> : <Empty title="There is no such page."><p><Link to="map" class="link">Go to the map</Link></p></Empty>}
+        {Body ? <Body /> : <Empty title="There is no such page."><p><Link to="overview" class="link">Go to the overview</Link></p></Empty>}
       </main>
       <StatusLine />
       <ValueMenu />

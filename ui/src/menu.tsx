@@ -3,7 +3,7 @@ import { signal } from '@preact/signals';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import { has, not, only, add, quote } from './filter';
 import { copy, moveFocus } from './parts';
-import { filter, go, href, page, setFilter, type Page } from './route';
+import { filter, go, href, page, pageTitles, setFilter, type Page } from './route';
 import { around } from './timebar';
 
 interface Asked { field: string; value: string; x: number; y: number; from: HTMLElement }
@@ -21,8 +21,8 @@ export function onValueClick(e: MouseEvent): void {
 
 interface Item { label: string; detail?: string; act: () => void }
 
-const numeric = /^(bytes|packets)\.|_ns$|retransmits|drop\.count|listen_drops/;
-const widened = ['service', 'address', 'port', 'pid', 'command', 'container', 'peer'];
+const numeric = /^(bytes|packets|size)\.|_ns$|retransmits|drop\.count|listen_drops/;
+const widened = ['route', 'method', 'status', 'protocol', 'service', 'address', 'port', 'pid', 'command', 'container', 'peer'];
 
 function filterItems({ field, value }: Asked): Item[] {
   const f = filter.value;
@@ -39,22 +39,24 @@ function filterItems({ field, value }: Asked): Item[] {
 }
 
 const goTo: Record<string, Page[]> = {
-  service: ['map', 'flows', 'processes'], command: ['flows', 'processes'], container: ['flows', 'processes'],
-  address: ['map', 'flows'], port: ['flows', 'map'], pid: ['flows', 'processes'], 'process.exec_id': ['flows', 'processes'],
+  service: ['requests', 'services', 'map', 'flows', 'processes'], command: ['requests', 'flows', 'processes'], container: ['requests', 'flows', 'processes'],
+  address: ['requests', 'map', 'flows'], port: ['requests', 'flows', 'map'], pid: ['requests', 'flows', 'processes'], 'process.exec_id': ['flows', 'processes'],
+  route: ['requests', 'services', 'traces'], method: ['requests'], status: ['requests', 'traces'], protocol: ['requests', 'services'],
+  'flow.id': ['flows', 'requests'], error: ['requests', 'traces'],
 };
-const titles: Record<Page, string> = { map: 'Map', flows: 'Flows', processes: 'Processes', health: 'Health' };
 
 function itemsOf(a: Asked): Item[] {
   if (a.field === 'time') {
     const r = around(Number(a.value));
     return [
       { label: 'Half a minute around this', act: () => go(href(page.value ?? 'flows', r)) },
+      { label: 'Requests around this', act: () => go(href('requests', r)) },
       { label: 'Flows around this', act: () => go(href('flows', r)) },
       { label: 'Processes at this moment', act: () => go(href('processes', { at: new Date(Number(a.value)).toISOString(), ...r })) },
     ];
   }
   const goes = (goTo[a.field] ?? []).filter((p) => p !== page.value).map((p) => ({
-    label: `Go to ${titles[p]}`, detail: `${a.field}:${a.value}`, act: () => go(href(p, { filter: `${a.field}:${quote(a.value)}` })),
+    label: `Go to ${pageTitles[p]}`, detail: `${a.field}:${a.value}`, act: () => go(href(p, { filter: `${a.field}:${quote(a.value)}` })),
   }));
   return [...filterItems(a), ...goes];
 }

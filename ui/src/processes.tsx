@@ -3,7 +3,7 @@ import { signal, useSignal } from '@preact/signals';
 import { useEffect, useMemo } from 'preact/hooks';
 import { status } from './agent';
 import { get, useAnswer, type Answer } from './api';
-import { seen } from './filterbar';
+import { applied, seen } from './filterbar';
 import { ago, clock, count, day, moment, parseTime, plural } from './format';
 import { pageKey } from './keys';
 import { CellValue, Check, copy, Empty, Incomplete, Problem, Sign } from './parts';
@@ -30,15 +30,15 @@ async function snapshot(stop: AbortSignal): Promise<Snapshot> {
   const at = moment_();
   const [all, hits] = await Promise.all([
     get<TreeAnswer>('processes', { at }, stop),
-    filter.value ? get<TreeAnswer>('processes', { at, filter: filter.value }, stop) : undefined,
+    applied('processes') ? get<TreeAnswer>('processes', { at, filter: applied('processes') }, stop) : undefined,
   ]);
   return { alive: all.processes ?? [], hits: hits && new Set((hits.processes ?? []).map(idOf)), complete: all.complete };
 }
 
 function useEvents(): Answer<Row[]> {
   const { since, until } = range.value;
-  return useAnswer(`${since}|${until}|${filter.value}`, async (stop) => {
-    const a = await get<EventAnswer>('processes', { events: 'true', since, until, filter: filter.value, last: String(mostEvents) }, stop);
+  return useAnswer(`${since}|${until}|${applied('processes')}`, async (stop) => {
+    const a = await get<EventAnswer>('processes', { events: 'true', since, until, filter: applied('processes'), last: String(mostEvents) }, stop);
     const rows = (a.processes ?? []).filter((r) => str(r, 'action') !== 'running');
     const forks = rows.some((r) => str(r, 'action') === 'fork'); // an exec of a process that was forked is no second start
     return forks ? rows.filter((r) => str(r, 'action') !== 'exec') : rows;
@@ -111,7 +111,7 @@ function step(events: readonly Row[], by: number): void {
 
 export function Processes() {
   const at = moment_();
-  const tree = useAnswer(`${at}|${filter.value}`, snapshot, at ? 0 : 3000);
+  const tree = useAnswer(`${at}|${applied('processes')}`, snapshot, at ? 0 : 3000);
   const events = useEvents();
   const withEnded = param('ended') === 'on';
   const sort = param('sort');

@@ -3,11 +3,15 @@
 import { batch, computed, signal } from '@preact/signals';
 import { defaultSince, type Range } from './range';
 
-export const pages = ['map', 'flows', 'processes', 'health'] as const;
+export const pages = ['overview', 'map', 'services', 'requests', 'traces', 'flows', 'processes', 'health'] as const;
 export type Page = (typeof pages)[number];
-export const pageTitles: Record<Page, string> = { map: 'Map', flows: 'Flows', processes: 'Processes', health: 'Health' };
+export const pageTitles: Record<Page, string> = {
+  overview: 'Overview', map: 'Map', services: 'Services', requests: 'Requests', traces: 'Traces', flows: 'Flows', processes: 'Processes', health: 'Health',
+};
 
 export type Params = Record<string, string>;
+
+const home: Page = 'overview';
 
 interface Place {
   page: Page | undefined; // undefined: no such page
@@ -17,7 +21,7 @@ interface Place {
 const shared = ['filter', 'since', 'until']; // what goes with a person from page to page
 
 function readPlace(): Place {
-  const path = location.pathname.replace(/^\/|\/$/g, '') || 'map';
+  const path = location.pathname.replace(/^\/|\/$/g, '') || home;
   const params: Params = {};
   for (const [k, v] of new URLSearchParams(location.search)) params[k] = v;
   return { page: pages.find((p) => p === path), params };
@@ -43,7 +47,7 @@ function search(params: Params): string {
 export function href(to: Page, changes: Params = {}): string {
   const params: Params = {};
   for (const k of shared) params[k] = place.value.params[k] ?? '';
-  return (to === 'map' ? '/' : `/${to}`) + search({ ...params, ...changes });
+  return (to === home ? '/' : `/${to}`) + search({ ...params, ...changes });
 }
 
 export function go(url: string): void {

@@ -10,6 +10,7 @@ export interface Column<T> {
   title?: string;
   width: string;
   right?: boolean;
+  head?: () => ComponentChildren; // in place of the label
   cell(row: T): ComponentChildren;
   sort?: (row: T) => number | string | undefined;
 }
@@ -219,7 +220,7 @@ function Heading(p: { column: Column<unknown>; sort: string | undefined; onSort:
     <div role="columnheader" class={c.right ? 'right' : ''} aria-sort={order} title={c.title}>
       {c.sort && onSort
         ? <button type="button" class="plain" onClick={() => onSort(down ? c.id : `-${c.id}`)}>{label}</button>
-        : <span>{c.label}</span>}
+        : c.head?.() ?? <span>{c.label}</span>}
     </div>
   );
 }

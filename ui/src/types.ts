@@ -39,6 +39,7 @@ export interface MapNode {
   id: string; name: string; kind: 'service' | 'external';
   hosts?: number; processes?: number;
   bytes_sent?: number; bytes_received?: number; connections?: number; failures?: number;
+  requests?: number; errors?: number;
 }
 
 export interface MapEdge {
@@ -46,6 +47,7 @@ export interface MapEdge {
   connections?: number; open?: number; failures?: number;
   bytes_sent?: number; bytes_received?: number; bytes_per_second?: number;
   retransmits?: number; drops?: number; rtt_ns?: number;
+  requests?: number; errors?: number; p50_ns?: number; p99_ns?: number; protocols?: string[] | null;
 }
 
 export interface ServiceMap { nodes: MapNode[] | null; edges: MapEdge[] | null; window_ns: number; complete: boolean }
@@ -56,3 +58,37 @@ export interface Fields {
 }
 
 export interface Field { name: string; sql: string; type: string; doc: string }
+
+/** Rate, errors and durations. */
+export interface RED {
+  requests: number; rate: number; errors: number; error_rate: number;
+  p50_ns: number; p90_ns: number; p99_ns: number; max_ns: number;
+}
+
+export interface Route extends RED { name: string; protocol: string; heat: number[] | null }
+export interface Call { service: string; requests: number; errors: number; p99_ns: number }
+
+export interface Service extends RED {
+  name: string; kind: 'service' | 'external'; protocols: string[] | null;
+  routes: Route[] | null; more_routes?: number; calls: Call[] | null; callers: Call[] | null;
+}
+
+export interface Services { window_ns: number; services: Service[] | null; complete: boolean }
+
+export interface Bucket { time: string; requests: number; errors: number; p50_ns: number; p99_ns: number }
+export interface ServiceDetail extends Service { window_ns: number; step_ns: number; buckets: Bucket[] | null; complete: boolean }
+
+export interface Change { service: string; route: string; what: 'latency' | 'errors' | 'rate'; before: number; now: number; since: string; sentence: string }
+
+export interface Overview {
+  window_ns: number; changes: Change[] | null; services: (RED & { name: string; kind: 'service' | 'external' })[] | null;
+  hosts: { name: string; kernel: string; arch: string }[] | null; complete: boolean;
+}
+
+export interface TraceBrief {
+  trace_id: string; time: string; duration_ns: number;
+  root: { service: string; name: string; protocol: string; status?: string; error?: string };
+  services: string[] | null; spans: number; errors: number; inferred: boolean; complete: boolean;
+}
+
+export interface PathPart { span_id: string; from_ns: number; to_ns: number }

@@ -84,6 +84,64 @@ network.interface.name|string|interface of a dropped packet
 drop.count|int|dropped packets this record stands for
 complete|bool|false where the beginning or a part of the flow was not seen
 attributes|map|everything else`) },
+    { name: 'requests', kind: 'request', columns: columns(`
+time|time|server: the request's first byte was readable; client: it was handed to the kernel
+duration_ns|duration|until the last byte of the answer was handed to the kernel (server) or read (client)
+time_to_first_byte_ns|duration|until the first byte of the answer
+queue_ns|duration|server: how long the request lay in the socket before the process read it
+role|string|server or client: the end this record was seen at
+protocol|string|http, grpc, websocket, dns, postgresql, mysql, redis, kafka, mongodb, ...
+network.protocol.version|string|version of the protocol: 1.1, 2
+network.transport|string|tcp, udp or unix
+network.type|string|ipv4 or ipv6
+source.address|string|the client's address
+source.port|int|the client's port
+destination.address|string|the server's address
+destination.port|int|the server's port
+flow.id|int|socket cookie: the flow that carried it
+process.pid|int|process at this end
+thread.id|int|thread that handled it
+go.goroutine.id|int|goroutine that handled it
+process.exec_id|string|its execution
+process.executable.path|string|its executable
+process.executable.name|string|last element of the path
+container.id|string|container at this end
+container.name|string|its name
+service.name|string|service at this end
+peer.pid|int|process at the other end, if it is on this host
+peer.service.name|string|service at the other end, if it is on this host
+peer.container.name|string|container at the other end, if it is on this host
+trace.trace_id|string|trace it belongs to
+trace.span_id|string|its own span
+trace.parent_span_id|string|span that caused it
+trace.inferred|bool|the parent was concluded from what a thread did, not told by a header or a connection
+http.request.method|string|method
+http.route|string|path with its variable parts folded
+http.response.status_code|int|status code
+url.path|string|path as it was asked for
+url.query|string|query, secret values redacted
+rpc.system.name|string|grpc, ...
+rpc.method|string|package.Service/Method
+rpc.response.status_code|string|OK, NOT_FOUND, ...
+db.system.name|string|postgresql, mysql, redis, mongodb, ...
+db.operation.name|string|SELECT, GET, find, ...
+db.collection.name|string|table or collection
+db.namespace|string|database
+db.query.summary|string|operations and tables, in the order they appear
+db.query.text|string|query with its literals masked
+db.response.status_code|string|the database's own code of an error
+messaging.system|string|kafka, ...
+messaging.operation.name|string|produce, fetch, ...
+messaging.destination.name|string|topic or queue
+dns.question.name|string|name that was asked for
+dns.question.type|string|A, AAAA, SRV, ...
+dns.response.code|string|NOERROR, NXDOMAIN, ...
+error.type|string|why it failed: a status code, a database's code, timeout, ...; absent if it went well
+size.request|int|bytes of the request, head and body
+size.response|int|bytes of the answer, head and body
+tls|bool|it travelled encrypted
+complete|bool|seen from its first to its last byte
+attributes|map|everything else`) },
     { name: 'processes', kind: 'process', columns: columns(`
 time|time|when it happened
 action|string|fork, exec, exit, or running
@@ -113,5 +171,11 @@ container.runtime|string|docker, containerd, cri-o or podman
 service.name|string|service
 complete|bool|false where a part of the story was lost`) },
   ],
-  aliases: { service: 'service.name', pid: 'process.pid', command: 'process.executable.name', container: 'container.name', address: '', port: '', transport: 'network.transport', verdict: 'verdict', peer: 'peer.service.name', reason: 'tcp.close_reason' },
+  aliases: {
+    route: ['http.route', 'rpc.method'], path: ['url.path'], method: ['http.request.method'], status: ['http.response.status_code', 'rpc.response.status_code', 'db.response.status_code', 'dns.response.code'],
+    operation: ['db.operation.name', 'rpc.method', 'messaging.operation.name', 'dns.question.type'], target: ['db.collection.name', 'messaging.destination.name', 'dns.question.name'],
+    error: ['error.type'], trace: ['trace.trace_id'], span: ['trace.span_id'], slower: ['duration_ns'], faster: ['duration_ns'],
+    service: ['service.name', 'peer.service.name'], pid: ['process.pid', 'peer.pid'], command: ['process.executable.name'], container: ['container.name'], address: ['source.address', 'destination.address'], port: ['source.port', 'destination.port'],
+    transport: ['network.transport'], verdict: ['verdict'], peer: ['peer.service.name'], reason: ['tcp.close_reason'],
+  },
 };

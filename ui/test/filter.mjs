@@ -9,8 +9,12 @@ const aliases = {
   container: ['container.name', 'peer.container.name', 'container.id'], address: ['source.address', 'destination.address'],
   port: ['source.port', 'destination.port'], transport: ['network.transport'], verdict: ['verdict'], peer: ['peer.service.name'],
   reason: ['tcp.close_reason'],
+  route: ['http.route', 'rpc.method'], path: ['url.path'], method: ['http.request.method'],
+  status: ['http.response.status_code', 'rpc.response.status_code', 'dns.response.code'], operation: ['db.operation.name', 'messaging.operation.name'],
+  error: ['error.type'], trace: ['trace.trace_id'], span: ['trace.span_id'], slower: ['duration_ns'], faster: ['duration_ns'],
 };
-const bare = ['process.executable.name', 'service.name', 'peer.service.name', 'container.name', 'source.address', 'destination.address'];
+const limits = { slower: '>=', faster: '<' };
+const bare = ['process.executable.name', 'service.name', 'peer.service.name', 'container.name', 'source.address', 'destination.address', 'url.path', 'http.route', 'rpc.method'];
 const units = { ns: 1, us: 1e3, ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
 
 export class FilterError extends Error {}
@@ -29,6 +33,7 @@ function matches(have, want) {
     list.addSubnet(net, Number(bits), isIP(net) === 6 ? 'ipv6' : 'ipv4');
     return list.check(text, isIP(text) === 6 ? 'ipv6' : 'ipv4');
   }
+  if (/^\d+x+$/.test(want)) return new RegExp(`^${want.replaceAll('x', '\\d')}$`).test(text);
   if (want.includes('*')) return new RegExp(`^${want.split('*').map((p) => p.replace(/[.+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`).test(text);
   return text === want;
 }
@@ -44,10 +49,16 @@ export function compile(filter, columns) {
       all.push((row) => bare.some((n) => String(cell(row, n) ?? '').includes(word)));
       continue;
     }
-    const [, minus, field, op, raw] = m;
+    const [, minus, field, given, raw] = m;
+    const op = limits[field] ?? given;
     const names = aliases[field] ?? [field];
     if (!aliases[field] && !columns.has(field)) throw new FilterError(`unknown field "${field}"`);
     const values = raw.split(',').map((v) => v.replaceAll('"', ''));
+    if (field === 'status' && (raw === 'error' || raw === 'ok')) {
+      const test = (row) => (cell(row, 'error.type') !== undefined) === (raw === 'error');
+      all.push(minus ? (row) => !test(row) : test);
+      continue;
+    }
     const test = op === ':'
       ? (row) => names.some((n) => values.some((v) => matches(cell(row, n), v)))
       : (row) => names.some((n) => {

@@ -5,7 +5,7 @@ import { startBrowser } from './browser.mjs';
 import { startMock } from './mock.mjs';
 
 const views = {
-  map: '/', flows: '/flows', processes: '/processes', health: '/health',
+  overview: '/', map: '/map', services: '/services', requests: '/requests', traces: '/traces', flows: '/flows', processes: '/processes', health: '/health',
 };
 const only = process.argv.slice(2);
 const mock = process.env.GHOSTLIGHT_URL ? undefined : await startMock();
@@ -18,7 +18,7 @@ for (const [name, path] of Object.entries(views)) {
       const page = await browser.open(url + path, { width, height, scheme });
       await page.waitForTimeout(1500);
       await browser.shot(page, `${name}-${width}-${scheme}`);
-      if (name !== 'health' && scheme === 'dark') {
+      if (!['health', 'overview'].includes(name) && scheme === 'dark') {
         const row = page.locator(name === 'map' ? '.node' : '.window [role=row]').nth(3);
         if (await row.count()) {
           await row.click({ position: { x: 6, y: 6 }, force: true }).catch((e) => console.log(name, width, e.message.split('\n')[0]));

@@ -7,6 +7,7 @@ import { dirname, extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { compile, FilterError } from './filter.mjs';
 import { doctor, fields } from './facts.mjs';
+import * as about from './exchanges.mjs';
 import { iso, world } from './world.mjs';
 
 const dist = join(dirname(fileURLToPath(import.meta.url)), '../dist');
@@ -31,12 +32,22 @@ class Problem extends Error {
 
 const get = (row, path) => path.split('.').reduce((at, p) => at?.[p], row);
 
-export async function startMock({ port = 0, rate = 3, empty = false, ...options } = {}) {
+export async function startMock({ port = 0, rate = 3, empty = false, calm = false, traceRate = 2, traces = 700, ...options } = {}) {
   const w = empty ? { ...world({ minutes: 0.01, perSecond: 0 }), flows: [], moreFlows: () => [] } : world(options);
+  const minutes = options.minutes ?? 20;
+  const began = Date.now() - minutes * 60e3;
+  const x = about.exchanges(w, { troubleFrom: calm ? Infinity : Date.now() - 4 * 60e3 });
+  const requests = [];
+  if (!empty) {
+    for (let i = 0; i < traces; i++) requests.push(...x.trace(began + ((i + 0.5) / traces) * (Date.now() - began)));
+    for (let from = began; from < Date.now(); from += 300e3) w.flows.push(...x.flows(from, Math.min(from + 300e3, Date.now())));
+    w.flows.sort((a, b) => (a.end_time < b.end_time ? -1 : 1));
+  }
+  requests.sort((a, b) => (a.time < b.time ? -1 : 1));
   const started = Date.now() - 3600e3;
   const streams = new Set();
   const state = { failing: false, lost: empty ? 0 : 14 };
-  const columns = { flows: new Set(fields.tables[0].columns.map((c) => c.name)), processes: new Set(fields.tables[1].columns.map((c) => c.name)) };
+  const columns = { flows: new Set(fields.tables[0].columns.map((c) => c.name)), requests: new Set(fields.tables[1].columns.map((c) => c.name)), processes: new Set(fields.tables[2].columns.map((c) => c.name)) };
   let emitted = 0;
 
   const query = (q, table) => {
@@ -94,8 +105,13 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
 
   const owner = (address) => [...w.services.values()].find((s) => s.address === address)?.name;
   const serviceMap = (q) => {
-    const { keep, since } = query(q, 'flows');
+    const either = (table) => { try { return query(q, table); } catch (err) { return err; } };
+    const [ofFlows, ofRequests] = [either('flows'), either('requests')];
+    if (!ofFlows.keep && !ofRequests.keep) throw ofFlows; // a filter may be of one of them alone
+    const since = (ofFlows.keep ? ofFlows : ofRequests).since;
+    const keep = ofFlows.keep ?? (() => false);
     const seconds = Math.max(1, (Math.min(Date.now(), moment(q.get('until'), Date.now())) - since) / 1000);
+    const asked = ofRequests.keep ? requests.filter(ofRequests.keep) : [];
     const nodes = new Map();
     const edges = new Map();
     const node = (name, address) => {
@@ -128,6 +144,16 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
         n.bytes_received += b;
       }
     }
+    for (const e of edges.values()) {
+      const [from, to] = [e.source, e.target].map((id) => nodes.get(id));
+      const own = asked.filter((r) => (r.role === 'client' || !get(r, 'peer.service.name')) && r.destination.port === e.port
+        && (r.role === 'client' ? r.service.name : r.source.address) === from.name && (r.role === 'server' ? r.service.name : get(r, 'peer.service.name') ?? r.destination.address) === to.name);
+      if (!own.length) continue;
+      const took = own.map((r) => r.duration_ns).sort((a, b) => a - b);
+      Object.assign(e, { requests: own.length, errors: own.filter((r) => r.error).length, p50_ns: took[took.length >> 1], p99_ns: took[Math.floor(took.length * 0.99)], protocols: [...new Set(own.map((r) => r.protocol))] });
+      to.requests = (to.requests ?? 0) + e.requests;
+      to.errors = (to.errors ?? 0) + e.errors;
+    }
     for (const e of edges.values()) e.bytes_per_second = (e.bytes_sent + e.bytes_received) / seconds;
     return { nodes: [...nodes.values()], edges: [...edges.values()], window_ns: seconds * 1e9, complete: true };
   };
@@ -144,6 +170,18 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
     return { at: iso(at), processes: [...newest.values()].filter(test), complete: true };
   };
 
+  /** The requests that match, and both ends of the range. */
+  const window = (q) => {
+    const { keep, since, until } = query(q, 'requests');
+    return [requests.filter(keep), Math.max(since, began), Math.min(Date.now(), until)];
+  };
+  const named = (path, q) => { // the endpoints that name what they tell of
+    const [, kind, name] = /^\/api\/v1\/(services|trace)\/(.+)$/.exec(path) ?? [];
+    const found = kind === 'trace' ? about.trace(requests, decodeURIComponent(name)) : about.service(...window(q), decodeURIComponent(name));
+    if (!found) throw new Problem(404, kind === 'trace' ? `no request of trace "${name}" is stored` : `no request of a service "${name}" was seen`, 'ask for a longer time');
+    return found;
+  };
+
   const endpoints = {
     '/api/v1/flows': (q, req, res) => {
       const { keep, test } = query(q, 'flows');
@@ -156,6 +194,15 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
       if (q.get('follow') !== 'true') return rowsAnswer('processes', w.processes.filter(keep), q);
       stream(req, res, test, 'process');
     },
+    '/api/v1/requests': (q, req, res) => {
+      const { keep, test } = query(q, 'requests');
+      if (q.get('follow') !== 'true') return rowsAnswer('requests', requests.filter(keep), q);
+      stream(req, res, test, 'request');
+    },
+    '/api/v1/services': (q) => about.services(...window(q)),
+    '/api/v1/heatmap': (q) => about.heatmap(...window(q), Number(q.get('columns') ?? 120)),
+    '/api/v1/overview': (q) => about.overview(...window(q), { name: 'web-1', kernel: doctor.kernel, arch: 'amd64' }),
+    '/api/v1/traces': (q) => about.traces(requests, window(q)[0], q.get('sort') ?? 'newest', Number(q.get('last') ?? 50)),
     '/api/v1/map': (q) => serviceMap(q),
     '/api/v1/status': (q, req, res) => {
       if (q.get('follow') !== 'true') return status();
@@ -179,7 +226,7 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
   const server = createServer(async (req, res) => {
     const url = new URL(req.url, 'http://mock');
     try {
-      const endpoint = endpoints[url.pathname];
+      const endpoint = endpoints[url.pathname] ?? (/^\/api\/v1\/(services|trace)\/./.test(url.pathname) ? (q) => named(url.pathname, q) : undefined);
       if (!endpoint && url.pathname.startsWith('/api/')) throw new Problem(404, `no endpoint ${url.pathname}`);
       if (!endpoint) return await file(url.pathname, res);
       if (state.failing) throw new Problem(503, 'the store cannot be read', 'look at the agent\'s log: journalctl -u ghostlight');
@@ -198,7 +245,14 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
     for (const l of brief.filter((x) => x.end <= Date.now())) { brief.splice(brief.indexOf(l), 1); send('process', w.die(l)); }
     if (Math.random() < 0.02) { const l = w.brief(Date.now()); brief.push(l); send('process', w.live(l)); }
   };
+  const ask = () => {
+    const rows = x.trace(Date.now() - 400);
+    requests.push(...rows);
+    requests.sort((a, b) => (a.time < b.time ? -1 : 1));
+    for (const r of rows) send('request', r);
+  };
   const timers = [
+    setInterval(() => { if (!empty) ask(); }, 1000 / traceRate),
     setInterval(() => { for (let i = 0; i < Math.max(1, rate / 10); i++) emit(); }, 1000 / Math.min(rate, 10)),
     setInterval(() => send('status', status()), 1000),
     setInterval(() => { for (const s of streams) s.res.write(': ping\n\n'); }, 15_000),
@@ -206,7 +260,7 @@ export async function startMock({ port = 0, rate = 3, empty = false, ...options 
   await new Promise((done) => server.listen(port, '127.0.0.1', done));
   const cut = () => { for (const s of streams) s.res.destroy(); streams.clear(); };
   return {
-    url: `http://127.0.0.1:${server.address().port}`, world: w, state, cut,
+    url: `http://127.0.0.1:${server.address().port}`, world: w, requests, state, cut,
     fail(on) { state.failing = on; if (on) cut(); },
     async close() {
       timers.forEach(clearInterval);
