@@ -4,6 +4,7 @@ package catalog
 
 import (
 	"ghostlight/internal/export"
+	"ghostlight/internal/export/otlp"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/dns"
@@ -26,6 +27,7 @@ import (
 
 // Exporters is every exporter, in the order of their folders.
 var Exporters = []export.Def{
+	otlp.Exporter,
 	prometheus.Exporter,
 }
 
