@@ -570,30 +570,11 @@ static __noinline bool decide(struct l7_conn *c, struct l7_moved *m, const struc
 	return false;
 }
 
-/* Bytes of a way after which nobody begins to encrypt any more. */
-#define STARTTLS 1024
-
-/* turns_tls says that a known connection is encrypted from here on: STARTTLS,
- * PostgreSQL's and MySQL's requests for it, a tunnel through a proxy. */
-static __noinline bool turns_tls(struct l7_conn *c, const struct l7_source *s, __u32 len)
-{
-	struct head h;
-
-	h.n = 0;
-	begin_of(&h, 0, 0, s, len);
-	if (!is_tls(h.p, h.n))
-		return false;
-	c->state = L7_TLS;
-	return true;
-}
-
 /* told makes a chunk of what was moved: len bytes that begin at m->offset, and
  * end at the sequence number next. */
 static __always_inline void told(struct l7_conn *c, struct l7_moved *m, struct l7_source *s, struct task_struct *task, __u32 len, __u32 next, bool sent)
 {
 	m->had = 0;
-	if (m->offset && m->offset < STARTTLS && c->state == L7_KNOWN && c->transport == IPPROTO_TCP && turns_tls(c, s, len))
-		return;
 	if (c->state == L7_UNDECIDED && !decide(c, m, s, len, sent))
 		return;
 	m->flags = sent ? L7_FLAG_SENT : 0;

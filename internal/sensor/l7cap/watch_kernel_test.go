@@ -156,7 +156,7 @@ func (w *watch) drain() {
 func (w *watch) of(cookie uint64) []event.Chunk {
 	w.t.Helper()
 	w.drain()
-	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie })
+	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie || c.Opened })
 }
 
 func (w *watch) lost() uint64 {
