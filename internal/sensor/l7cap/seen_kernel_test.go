@@ -228,7 +228,7 @@ func TestGoroutine(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
 			w := begin(t, mode{tier: tier, unix: true})
-			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [2]int16{goidOffset, -8}); err != nil {
+			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [4]int16{goidOffset, -8}); err != nil {
 				t.Fatal(err)
 			}
 			p := tcp4.pair(t)
