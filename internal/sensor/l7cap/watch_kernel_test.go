@@ -157,7 +157,6 @@ func (w *watch) of(cookie uint64) []event.Chunk {
 	w.t.Helper()
 	w.drain()
 	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie || c.Opened })
-<<<<<<< HEAD
 }
 
 // asked returns who asked for a connection.
@@ -165,8 +164,6 @@ func (w *watch) asked(cookie uint64) []event.Chunk {
 	w.t.Helper()
 	w.drain()
 	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie || !c.Opened })
-=======
->>>>>>> i3-tls
 }
 
 func (w *watch) lost() uint64 {
