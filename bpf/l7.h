@@ -34,6 +34,7 @@ enum l7_flag {
 	L7_FLAG_SENT = 1 << 0,
 	L7_FLAG_PLAIN = 1 << 1,  /* plaintext of an encrypted connection */
 	L7_FLAG_CLOSED = 1 << 2, /* nothing was moved: the connection is gone */
+	L7_FLAG_OPENED = 1 << 3, /* nothing was moved: this thread asks for the connection */
 };
 
 enum l7_type { L7_CHUNK = 1 };
@@ -90,10 +91,14 @@ struct l7_conn {
 	__u8 way; /* of the last bytes */
 	__u8 transport;
 	__u8 uring; /* this is the value in ghost_shared_l7_socks, or its state says so */
+	__u8 asks; /* this end is the client */
 	__u8 head_len[2];
+	__u8 reserved[7];
 	__u32 inode; /* without socket storage: of the socket that this is about, if it is not TCP */
 	__u8 head[2][L7_HEAD]; /* undecided: what came last, by way */
 };
+
+_Static_assert(__builtin_offsetof(struct l7_conn, head) % 8 == 0, "heads are copied by words");
 
 /* Keeps the types that user space needs in the object's BTF. */
 const struct l7_chunk *const l7_chunk_twin __attribute__((unused));
@@ -176,6 +181,7 @@ static __always_inline struct pt_regs *l7_regs(struct task_struct *task)
 struct go_proc {
 	__s16 goid_offset; /* in runtime.g */
 	__s16 g_offset;    /* of the slot that holds g, from the thread pointer: -8 */
+	__u32 asks;        /* it was seen to be a client; written by the programs */
 };
 
 /* Process (tgid) -> where its goroutine ids are. User space writes and deletes;
@@ -187,6 +193,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct go_proc);
 } ghost_shared_go_procs SEC(".maps");
+
+struct go_woken {
+	__u64 goroutine;
+	__u64 tgid;
+};
+
+/* Goroutine -> the one that made it runnable last. Written by the sensor of
+ * plaintext, for processes that are clients; the oldest goes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct go_woken);
+	__type(value, __u64);
+} ghost_shared_go_wakers SEC(".maps");
 
 volatile const bool l7_arm64; /* written by user space */
 
@@ -212,6 +232,8 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 		c->go_checked = now;
 		c->goid_offset = p ? p->goid_offset : 0;
 		c->g_offset = p ? p->g_offset : 0;
+		if (p && c->asks && !p->asks)
+			p->asks = 1;
 	}
 	if (!c->goid_offset)
 		return 0;
@@ -224,6 +246,19 @@ static __always_inline __u64 l7_goroutine(struct l7_conn *c, struct task_struct 
 	if (g)
 		bpf_probe_read_user(&id, sizeof(id), (void *)(g + c->goid_offset));
 	return id;
+}
+
+/* l7_waker returns the goroutine that made the one runnable that sends a
+ * request: in a client with a pool of connections that is the request's own. */
+static __always_inline __u64 l7_waker(const struct l7_conn *c, __u64 goroutine, bool sent)
+{
+	struct go_woken key = {.goroutine = goroutine, .tgid = c->go_tgid};
+	__u64 *waker;
+
+	if (!goroutine || !sent || !c->asks)
+		return 0;
+	waker = bpf_map_lookup_elem(&ghost_shared_go_wakers, &key);
+	return waker ? *waker : 0;
 }
 
 /* ---- where the bytes are ---- */
@@ -284,6 +319,53 @@ static __always_inline __u32 l7_gather(__u8 *dst, __u32 off, const struct l7_sou
 	return off;
 }
 
+/* ---- encrypted connections ---- */
+
+/* What a thread does with encrypted connections: the sensor of sockets notes what
+ * it moved last, the one of plaintext makes the value and keeps its own beside. */
+struct l7_tls_thread {
+	struct l7_ends ends[2]; /* of the last encrypted socket, by way */
+	__u64 ready;            /* when what was received last came */
+	__u32 len[2];           /* what was moved, by way */
+	__u8 moved;             /* way of the last call plus one; 0: none since it was cleared */
+	__u8 fresh;             /* received, and not yet looked for in a library */
+	__u8 reserved[2];
+	/* the call into a library that the thread is in */
+	__u32 how;
+	__u64 session; /* 0: none */
+	__u64 buffer;
+	__u64 count; /* where the library tells it */
+	__u64 handshake; /* session of one; 0: none */
+};
+
+volatile const bool l7_threads = true; /* task storage; written by user space */
+
+/* Threads that called a TLS library. Gone with the thread. Where the kernel has
+ * no task storage (before Linux 5.11) it is a hash that nobody uses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct l7_tls_thread);
+} ghost_shared_tls_threads SEC(".maps");
+
+/* l7_tls_moved notes for a thread that calls TLS libraries what it moved through
+ * an encrypted socket. */
+static __always_inline void l7_tls_moved(const struct l7_conn *c, struct task_struct *task, __u32 len, bool sent, __u64 ready)
+{
+	struct l7_tls_thread *t = l7_threads ? bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0) : 0;
+
+	if (!t)
+		return;
+	t->ends[sent] = c->ends;
+	t->len[sent] = len;
+	t->moved = 1 + sent;
+	if (sent)
+		return;
+	t->ready = ready;
+	t->fresh = 1;
+}
+
 /* ---- the record ---- */
 
 static __always_inline __u8 *l7_data(struct l7_chunk *e)
@@ -296,6 +378,7 @@ struct l7_moved {
 	__u64 ready;
 	__u64 offset;
 	__u64 goroutine;
+	__u64 waker;
 	__u32 seq;
 	__u32 len;
 	__u32 want; /* bytes to capture */
@@ -310,7 +393,7 @@ static __always_inline void l7_fill(struct l7_chunk *e, const struct l7_conn *c,
 	e->ready = m->ready;
 	e->offset = m->offset;
 	e->goroutine = m->goroutine;
-	e->waker = 0;
+	e->waker = m->waker;
 	e->seq = m->seq;
 	e->len = m->len;
 	e->captured = 0;
@@ -341,8 +424,15 @@ static __noinline void l7_emit_none(const struct l7_conn *c, const struct l7_mov
 	ghost_submit(e);
 }
 
-/* The common case: one piece, nothing before it. */
-static __always_inline void l7_emit_flat(const struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
+/* l7_is_hello says that these bytes begin TLS: a client's hello or a server's. */
+static __always_inline bool l7_is_hello(const __u8 *p)
+{
+	return p[0] == 0x16 && p[1] == 3 && (p[2] == 1 || p[2] == 3) && p[3] <= 0x41 && (p[5] == 1 || p[5] == 2);
+}
+
+/* The common case: one piece, nothing before it. A connection may be encrypted
+ * after some words in plain (STARTTLS, PostgreSQL, MySQL): it ends to be copied. */
+static __always_inline void l7_emit_flat(struct l7_conn *c, const struct l7_moved *m, const struct l7_source *s, const __u32 cap)
 {
 	struct l7_chunk *e = l7_reserve(cap);
 	__u32 n = m->want;
@@ -351,8 +441,11 @@ static __always_inline void l7_emit_flat(const struct l7_conn *c, const struct l
 		return;
 	l7_fill(e, c, m);
 	l7_hide(n);
-	if (n <= cap && !bpf_probe_read_user(l7_data(e), n, (void *)s->base))
+	if (n <= cap && !bpf_probe_read_user(l7_data(e), n, (void *)s->base)) {
 		e->captured = n;
+		if (n > 5 && l7_is_hello(l7_data(e)) && !(m->flags & L7_FLAG_PLAIN))
+			c->state = L7_TLS;
+	}
 	ghost_submit(e);
 }
 
@@ -409,7 +502,7 @@ static __always_inline void l7_flatten(struct l7_source *s, __u32 want)
 
 /* l7_emit makes a record of the smallest size that takes what is wanted: the
  * kernel wants to know the size of a record when it verifies the program. */
-static __noinline void l7_emit(const struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
+static __noinline void l7_emit(struct l7_conn *c, const struct l7_moved *m, struct l7_source *s)
 {
 	__u32 n = m->want;
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 	"ghostlight/internal/config"
 	"ghostlight/internal/event"
 	"ghostlight/internal/kernel"
+	"ghostlight/internal/sensor"
 )
 
 // Doctor returns what this host can and cannot do, as the running agent found
@@ -21,14 +23,33 @@ import (
 func (a *Agent) Doctor() api.Doctor {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.doctor
+	d := a.doctor
+	d.Sensors = slices.Clone(d.Sensors)
+	for i := range d.Sensors { // these change while it runs
+		if s := a.seers[d.Sensors[i].Name]; s != nil {
+			d.Sensors[i].Sights = sights(s)
+		}
+	}
+	return d
+}
+
+func sights(s sensor.Seer) (list []api.Sight) {
+	for _, one := range s.Sights() {
+		list = append(list, api.Sight(one))
+	}
+	return list
 }
 
 func (h *housekeeping) publishDoctor() {
 	d := examine(h.a.watch.sensors)
 	h.a.mu.Lock()
 	defer h.a.mu.Unlock()
-	h.a.doctor = d
+	h.a.doctor, h.a.seers = d, map[string]sensor.Seer{}
+	for _, r := range h.a.watch.sensors {
+		if s, ok := r.inst.(sensor.Seer); ok {
+			h.a.seers[r.def.Name] = s
+		}
+	}
 }
 
 // Examine says what this host can and cannot do, with no agent running: it
@@ -44,6 +65,11 @@ func Examine(cfg config.Config) api.Doctor {
 		}
 	}
 	d := examine(w.sensors)
+	for i, r := range w.sensors {
+		if s, ok := r.inst.(sensor.Seer); ok {
+			d.Sensors[i].Sights = sights(s)
+		}
+	}
 	if err != nil {
 		d.Notes = append(d.Notes, err.Error())
 		return d

@@ -5,6 +5,7 @@
 package aggregate
 
 import (
+	"hash/maphash"
 	"sync"
 
 	"ghostlight/internal/event"
@@ -86,6 +87,8 @@ type Series struct {
 	LastTrace event.Trace
 	LastNS    int64 // duration of the request of LastTrace
 	LastTime  int64 // its Unix time, nanoseconds
+
+	calls *Calls // of the edge of its last request: mostly the next one's too
 }
 
 // Table holds the series. Add is called by one goroutine, the readers by any;
@@ -97,11 +100,18 @@ type Table struct {
 	overflow [metrics]*Series
 	edges    map[Edge]*Calls
 	beyond   *Calls // of the edges that would have been too many
+
+	seed   maphash.Seed
+	recent [1 << recentBits]*Series // by a hash of part of their keys
 }
+
+// recentBits says how many series are found without a hash of all of their
+// texts: most requests are like one a moment ago.
+const recentBits = 9
 
 // New returns a table of at most limit series, and as many edges.
 func New(limit int) *Table {
-	return &Table{limit: limit, series: map[Key]*Series{}, edges: map[Edge]*Calls{}}
+	return &Table{limit: limit, series: map[Key]*Series{}, edges: map[Edge]*Calls{}, seed: maphash.MakeSeed()}
 }
 
 // Add counts the requests of a batch.
@@ -118,12 +128,28 @@ func (t *Table) Add(b *event.Batch) {
 		if r.Trace.ID != [16]byte{} {
 			s.LastTrace, s.LastNS, s.LastTime = r.Trace, r.DurationNS, r.Time+r.DurationNS+b.Wall
 		}
-		t.edge(r)
+		t.edge(s, r)
 	}
 }
 
+// of returns the series of a request.
 func (t *Table) of(r *event.Request) *Series {
 	k := keyOf(r)
+	place := &t.recent[t.place(&k)]
+	if *place == nil || (*place).Overflow || (*place).Key != k {
+		*place = t.find(k)
+	}
+	return *place
+}
+
+// place tells most keys apart by what differs most.
+func (t *Table) place(k *Key) uint64 {
+	h := maphash.String(t.seed, k.Target) ^ maphash.String(t.seed, k.Service)*3
+	h ^= uint64(k.Metric) | uint64(k.Status)<<8 | uint64(k.Port)<<24 | uint64(len(k.Operation))<<40
+	return h * 0x9e3779b97f4a7c15 >> (64 - recentBits)
+}
+
+func (t *Table) find(k Key) *Series {
 	if s := t.series[k]; s != nil {
 		return s
 	}
@@ -162,6 +188,6 @@ func (t *Table) Series() []Series {
 
 func (s *Series) copied() Series {
 	c := *s
-	c.Durations = s.Durations.copied()
+	c.calls, c.Durations = nil, s.Durations.copied()
 	return c
 }

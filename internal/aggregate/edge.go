@@ -36,13 +36,17 @@ func (c *Calls) Side() *Side {
 	return &c.AtClient
 }
 
-// edge counts who calls whom.
-func (t *Table) edge(r *event.Request) {
+// edge counts who calls whom. s is the series of the request.
+func (t *Table) edge(s *Series, r *event.Request) {
 	if r.Family == event.DNS {
 		return
 	}
 	isServer := r.Role == event.Server
-	c := t.calls(edgeOf(r, isServer))
+	c, e := s.calls, edgeOf(r, isServer)
+	if c == nil || c.Overflow || c.Edge != e {
+		c = t.calls(e)
+		s.calls = c
+	}
 	side := &c.AtClient
 	if isServer {
 		side = &c.AtServer

@@ -148,6 +148,18 @@ type SensorReport struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	Hooks []Hook `json:"hooks"`
+	// Sights are the programs and libraries that it looks into, or cannot.
+	Sights []Sight `json:"sights,omitempty"`
+}
+
+// Sight says whether a sensor sees into a program or library, and for which
+// processes that matters: some of them, if they are many.
+type Sight struct {
+	File string   `json:"file"`
+	Kind string   `json:"kind"` // what was found in it
+	PIDs []uint32 `json:"pids"`
+	OK   bool     `json:"ok"`
+	Note string   `json:"note"` // how, or why not
 }
 
 // Hook is one thing a sensor wants to see. Tier is the way that was taken, and

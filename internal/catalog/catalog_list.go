@@ -10,6 +10,8 @@ import (
 	"ghostlight/internal/l7/dns"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
+	"ghostlight/internal/l7/kafka"
+	"ghostlight/internal/l7/mongodb"
 	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
@@ -19,6 +21,7 @@ import (
 	"ghostlight/internal/sensor/l7cap"
 	"ghostlight/internal/sensor/process"
 	"ghostlight/internal/sensor/tcp"
+	"ghostlight/internal/sensor/tls"
 	"ghostlight/internal/sensor/udp"
 )
 
@@ -33,6 +36,8 @@ var Protos = []l7.Proto{
 	dns.Proto,
 	http1.Proto,
 	http2.Proto,
+	kafka.Proto,
+	mongodb.Proto,
 	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,
@@ -45,5 +50,6 @@ var Sensors = []sensor.Def{
 	l7cap.Sensor,
 	process.Sensor,
 	tcp.Sensor,
+	tls.Sensor,
 	udp.Sensor,
 }

@@ -128,6 +128,9 @@ func (r *root) reports(all []api.SensorReport, wide bool) error {
 				}
 			}
 		}
+		for _, f := range s.Sights {
+			g.add(sign(f.OK), cell{"  " + clean(f.Kind) + " in " + clean(f.File), plainStyle}, cell{clean(f.Note) + processes(f.PIDs), dim})
+		}
 	}
 	return g.flush(r.out)
 }
@@ -144,4 +147,18 @@ func (r *root) probes(all []api.Probe) error {
 		g.add(sign(p.OK), cell{clean(p.Name), plainStyle}, cell{clean(p.Since), plainStyle}, last)
 	}
 	return g.flush(r.out)
+}
+
+// processes names some.
+func processes(pids []uint32) string {
+	const most = 5
+	var b strings.Builder
+	for i, p := range pids {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(pids)-most)
+			break
+		}
+		fmt.Fprintf(&b, "%s %d", map[bool]string{true: "; process", false: ","}[i == 0], p)
+	}
+	return b.String()
 }

@@ -19,7 +19,9 @@ type conn struct {
 	local, remote netip.AddrPort
 	netNS, pid    uint32
 	tls           bool
-	opened        int64 // until its first call has begun
+	peer          *conn  // the other end, if it is on this host
+	seed          uint64 // of the ids of its requests
+	opened        int64  // until its first call has begun
 	opener        uint32
 
 	proto  *l7.Proto
@@ -96,6 +98,9 @@ func (k *conn) decide(ch *event.Chunk) bool {
 // prefix is what is known of the way of ch, from its first byte if that was
 // seen.
 func (k *conn) prefix(ch *event.Chunk) []byte {
+	if k.transport == event.UDP { // each is a message
+		return ch.Data
+	}
 	var joined []byte
 	for i := range k.early {
 		if e := &k.early[i]; e.Sent == ch.Sent && len(e.Data) == e.Len {
@@ -121,7 +126,7 @@ func (k *conn) is(n int, prefix []byte, sent bool) bool {
 	if !sent {
 		k.sent = side.Other()
 	}
-	k.c.ends[k.tuple()] = k
+	k.join()
 	return true
 }
 
@@ -223,9 +228,25 @@ func (k *conn) tuple() tuple {
 
 func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// peer returns the other end, if it is on this host.
-func (k *conn) peer() *conn {
+// join makes k known as one end of its connection, and finds the other one.
+func (k *conn) join() {
+	source, destination := k.ends()
+	k.seed = hashAddr(hashAddr(0x67686f73746c6967, source), destination)
 	t := k.tuple()
+	if before := k.c.ends[t]; before != nil { // of the same addresses, and gone
+		before.part()
+	}
+	k.c.ends[t] = k
 	t.server = !t.server
-	return k.c.ends[t]
+	if p := k.c.ends[t]; p != nil {
+		p.part()
+		k.peer, p.peer = p, k
+	}
+}
+
+// part lets the ends of a connection forget each other.
+func (k *conn) part() {
+	if p := k.peer; p != nil {
+		k.peer, p.peer = nil, nil
+	}
 }

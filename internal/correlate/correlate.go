@@ -44,9 +44,10 @@ type Correlator struct {
 	protos []l7.Proto
 	byName map[string]int
 	learn  func(string, netip.Addr)
+	noted  notebook
 	limit  int
 
-	conns  map[connKey]*conn
+	conns  table
 	recent list // conns by last use, the oldest first
 	ends   map[tuple]*conn
 	traces traces
@@ -61,7 +62,7 @@ type Correlator struct {
 func New(o Options) *Correlator {
 	c := &Correlator{
 		protos: o.Protos, byName: map[string]int{}, learn: o.Learn, limit: o.Connections,
-		conns: map[connKey]*conn{}, ends: map[tuple]*conn{},
+		conns: table{streams: map[uint64]*conn{}, datagrams: map[connKey]*conn{}}, ends: map[tuple]*conn{},
 	}
 	if c.limit == 0 {
 		c.limit = defaultConnections
@@ -102,6 +103,7 @@ func (c *Correlator) Tick(now int64, b *event.Batch) {
 			}
 		}
 	}
+	c.traces.forget()
 	c.count()
 }
 
@@ -128,12 +130,16 @@ func (c *Correlator) Stats() Stats {
 }
 
 func (c *Correlator) count() {
-	c.stats.conns.Store(uint64(len(c.conns)))
+	c.stats.conns.Store(uint64(c.conns.len()))
 	c.stats.open.Store(uint64(c.open))
 }
 
 // chunk gives a chunk to its connection.
 func (c *Correlator) chunk(ch *event.Chunk) {
+	if ch.Opened {
+		c.traces.open(ch)
+		return
+	}
 	k := c.conn(ch)
 	if k == nil {
 		return
@@ -161,9 +167,41 @@ func keyOf(ch *event.Chunk) connKey {
 	return k
 }
 
+// table holds connections by key. Each chunk is looked up once, and a map of
+// integers answers sooner than one of addresses: streams need no more.
+type table struct {
+	streams   map[uint64]*conn
+	datagrams map[connKey]*conn
+}
+
+func (t *table) len() int { return len(t.streams) + len(t.datagrams) }
+
+func (t *table) find(k connKey) *conn {
+	if k.remote.IsValid() {
+		return t.datagrams[k]
+	}
+	return t.streams[k.cookie]
+}
+
+func (t *table) put(k *conn) {
+	if k.key.remote.IsValid() {
+		t.datagrams[k.key] = k
+		return
+	}
+	t.streams[k.key.cookie] = k
+}
+
+func (t *table) remove(k *conn) {
+	if k.key.remote.IsValid() {
+		delete(t.datagrams, k.key)
+		return
+	}
+	delete(t.streams, k.key.cookie)
+}
+
 func (c *Correlator) conn(ch *event.Chunk) *conn {
 	key := keyOf(ch)
-	k := c.conns[key]
+	k := c.conns.find(key)
 	switch {
 	case k == nil && ch.Closed:
 		return nil
@@ -174,13 +212,13 @@ func (c *Correlator) conn(ch *event.Chunk) *conn {
 	if k != nil {
 		return k
 	}
-	if len(c.conns) >= c.limit {
+	if c.conns.len() >= c.limit {
 		c.stats.evicted.Add(1)
 		c.drop(c.recent.head.next.of)
 	}
-	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID, opened: ch.Opened, opener: ch.Opener}
+	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID}
 	k.node.of = k
-	c.conns[key] = k
+	c.conns.put(k)
 	c.recent.push(&k.node)
 	return k
 }
@@ -194,8 +232,9 @@ func (c *Correlator) drop(k *conn) {
 	if k.sent != l7.Neither && c.ends[k.tuple()] == k {
 		delete(c.ends, k.tuple())
 	}
+	k.part()
 	c.recent.remove(&k.node)
-	delete(c.conns, k.key)
+	c.conns.remove(k)
 }
 
 // list is a ring of connections by last use.

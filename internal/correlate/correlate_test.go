@@ -164,8 +164,8 @@ func TestTrace(t *testing.T) {
 	if front.DurationNS != 5e6 || curl.DurationNS != 7e6 || curl.Source.Port() != 1002 {
 		t.Errorf("front took %d, curl %d from %s", front.DurationNS, curl.DurationNS, curl.Source)
 	}
-	if h.c.open != 0 || len(h.c.traces.cause) != 0 {
-		t.Errorf("%d calls and %d causes are left", h.c.open, len(h.c.traces.cause))
+	if h.c.open != 0 || h.c.traces.serving != 0 {
+		t.Errorf("%d calls and %d causes are left", h.c.open, h.c.traces.serving)
 	}
 }
 
@@ -206,12 +206,12 @@ func TestEventLoop(t *testing.T) {
 func TestNewConnection(t *testing.T) {
 	h := newHost(Options{})
 	h.move(3, false, 20, 20, "ask /a\n")
-	asked := h.now + 1
+	h.move(4, true, 20, 20, "").Opened = true
 	h.move(7, false, 20, 20, "ask /b\n")
-	x := h.move(4, true, 20, 20, "ask /a1\n")
-	x.Opened, x.Opener = asked, 20
-	y := h.move(8, true, 20, 20, "ask /b1\n")
-	y.Opened, y.Opener = asked+1e6, 20
+	h.move(8, true, 20, 20, "").Opened = true
+	h.move(10, true, 20, 20, "").Opened = true // never speaks
+	h.move(4, true, 20, 20, "ask /a1\n")
+	h.move(8, true, 20, 20, "ask /b1\n")
 	h.move(4, false, 20, 20, "answer /a1\n")
 	h.move(8, false, 20, 20, "answer /b1\n")
 	h.move(7, true, 20, 20, "answer /b\n")
@@ -222,7 +222,8 @@ func TestNewConnection(t *testing.T) {
 			t.Errorf("%s is no child of %s", call, served)
 		}
 	}
-	if len(h.c.traces.cause) != 0 {
+	h.c.Tick(h.now, &h.b)
+	if h.c.traces.serving+len(h.c.traces.asked) != 0 {
 		t.Error("a cause is left")
 	}
 }
@@ -341,8 +342,56 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%+v, %d requests", s, len(rs))
 	}
 	h.c.Close(&h.b)
-	if len(h.b.Requests) != 20 || len(h.c.ends) != 0 || len(h.c.traces.cause) != 0 {
-		t.Errorf("%d requests, %d ends, %d causes", len(h.b.Requests), len(h.c.ends), len(h.c.traces.cause))
+	if len(h.b.Requests) != 20 || len(h.c.ends) != 0 || h.c.traces.serving != 0 {
+		t.Errorf("%d requests, %d ends, %d causes", len(h.b.Requests), len(h.c.ends), h.c.traces.serving)
+	}
+}
+
+// A goroutine a connection leaves as many actors: they do not stay.
+func TestActors(t *testing.T) {
+	h := newHost(Options{Connections: 10})
+	for i := range 10 * idleActors {
+		h.move(3, false, 20, 100+uint32(i), "ask /a\n")
+		h.move(3, true, 20, 100+uint32(i), "answer /a\n")
+		h.run()
+		h.b.Reset()
+	}
+	if n := len(h.c.traces.cause); n > idleActors+1 || n < 2 || h.c.traces.serving != 0 {
+		t.Errorf("%d actors, %d of them serving", n, h.c.traces.serving)
+	}
+}
+
+// Both ends come again from the same addresses before anybody said that the old
+// connection ended: the new ends belong together.
+func TestSameAddresses(t *testing.T) {
+	h := newHost(Options{})
+	exchange := func(cookies uint64, pid uint32) {
+		for _, c := range []struct {
+			cookie, is uint64
+			sent       bool
+			text       string
+		}{{2, 0, true, "ask /a\n"}, {3, 1, false, "ask /a\n"}, {3, 1, true, "answer /a\n"}, {2, 0, false, "answer /a\n"}} {
+			h.move(c.cookie, c.sent, pid+uint32(c.is), pid+uint32(c.is), c.text).Conn = cookies + c.is
+		}
+	}
+	exchange(200, 10)
+	h.offs = map[string]uint64{}
+	exchange(300, 20)
+	rs := h.run()
+	if len(rs) != 4 {
+		t.Fatalf("%d requests", len(rs))
+	}
+	for i, want := range []uint32{10, 11, 20, 21} { // server, client, server, client
+		if rs[i].PeerPID != want || rs[i].Trace.ID != rs[i^1].Trace.ID {
+			t.Errorf("request %d: peer %d, want %d", i, rs[i].PeerPID, want)
+		}
+	}
+	for cookie := uint64(200); cookie <= 301; cookie++ {
+		h.b.Chunks = append(h.b.Chunks, event.Chunk{Conn: cookie, Closed: true, Transport: event.TCP})
+	}
+	h.run()
+	if len(h.c.ends) != 0 || h.c.conns.len() != 0 {
+		t.Errorf("%d ends and %d connections are left", len(h.c.ends), h.c.conns.len())
 	}
 }
 
@@ -365,7 +414,7 @@ func TestDoesNotAllocate(t *testing.T) {
 		for i := range chunks {
 			chunks[i].Offset += uint64(2 * len("ask /a\n"))
 		}
-		for _, k := range h.c.conns {
+		for _, k := range h.c.conns.streams {
 			k.way = [2]way{}
 		}
 		h.c.Apply(&h.b)

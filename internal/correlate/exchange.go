@@ -63,10 +63,11 @@ func (k *conn) End(call *l7.Call, complete bool) {
 // publish turns the exchange into a record of the batch.
 func (k *conn) publish(x *exchange) {
 	b := k.c.out
-	r := x.Request
+	b.Requests = append(b.Requests, x.Request)
+	r := &b.Requests[len(b.Requests)-1]
 	r.Source, r.Destination = k.ends()
 	r.Transport, r.Conn, r.NetNS = k.transport, k.key.cookie, k.netNS
-	if p := k.peer(); p != nil {
+	if p := k.peer; p != nil {
 		r.PeerPID = p.pid
 		if r.Destination.Addr().IsUnspecified() {
 			_, r.Destination = p.ends()
@@ -80,7 +81,6 @@ func (k *conn) publish(x *exchange) {
 	for i := range r.Attrs {
 		r.Attrs[i].Value = b.TextOf(r.Attrs[i].Value)
 	}
-	b.Requests = append(b.Requests, r)
 	k.c.stats.requests.Add(1)
 }
 

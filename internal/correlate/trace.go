@@ -22,15 +22,17 @@ import (
 // A request handed to another thread is not followed: it begins a trace of its
 // own rather than join a wrong one.
 type traces struct {
-	cause map[actor]*cause
-	free  []*span
-	idle  []*cause
+	asked   map[uint64]asked // by socket cookie
+	cause   map[actor]*cause
+	serving int // of the causes, those with a request at hand
+	free    []*span
+	idle    []*cause
 }
 
 // actor is who moves bytes: a goroutine, or a thread.
 type actor struct {
-	pid       uint32
 	id        uint64
+	pid       uint32
 	goroutine bool
 }
 
@@ -38,14 +40,6 @@ type actor struct {
 type cause struct {
 	span    *span // of the server's call it heard of last
 	serving int   // server's calls it began and that are open
-	past    [8]turned
-	next    int // in past
-}
-
-// turned is when an actor turned to a server's call.
-type turned struct {
-	span *span
-	at   int64
 }
 
 // span is the place of a call in its trace. It outlives the call while others
@@ -58,13 +52,18 @@ type span struct {
 	inferred bool
 	open     bool
 	refs     int
-	actor    actor // of a server's call: who began it
+	cause    *cause // of a server's call: what who began it is working on
 	isServer bool
 }
 
-const maxActors = 32768
+// An actor stays when it has nothing at hand: most come back at once. They go
+// when they are this many, and more than those at work.
+const (
+	maxActors  = 32768
+	idleActors = 1024
+)
 
-func (t *traces) init() { t.cause = map[actor]*cause{} }
+func (t *traces) init() { t.cause, t.asked = map[actor]*cause{}, map[uint64]asked{} }
 
 func (t *traces) span() *span {
 	if n := len(t.free); n > 0 {
@@ -102,18 +101,33 @@ func (t *traces) ended(s *span) {
 		return
 	}
 	s.open = false
-	if c := t.cause[s.actor]; s.isServer && c != nil {
-		if c.serving--; c.serving <= 0 {
-			delete(t.cause, s.actor)
-			t.drop(c.span)
-			for _, p := range c.past {
-				t.drop(p.span)
-			}
-			*c = cause{}
-			t.idle = append(t.idle, c)
+	if c := s.cause; c != nil {
+		s.cause = nil
+		if c.serving--; c.serving == 0 {
+			t.serving--
+			t.rest(c)
 		}
 	}
 	t.drop(s)
+}
+
+// rest leaves an actor without anything at hand.
+func (t *traces) rest(c *cause) {
+	t.drop(c.span)
+	*c = cause{}
+}
+
+// sweep forgets the actors that have nothing at hand, if there are many.
+func (t *traces) sweep() {
+	if len(t.cause)-t.serving <= idleActors+t.serving {
+		return
+	}
+	for a, c := range t.cause {
+		if c.serving == 0 {
+			delete(t.cause, a)
+			t.idle = append(t.idle, c)
+		}
+	}
 }
 
 // maxDepth bounds the climb to the first call of a trace.
@@ -152,9 +166,7 @@ func (k *conn) link(x *exchange) {
 	}
 	k.meet(x)
 	if x.Role == event.Client {
-		c, parent := t.workOf(k, who, x.Asked.Waker)
-		t.adopt(s, c, parent)
-		k.opened = 0 // the next call on it has its own cause
+		t.adopt(s, k, who, x.Asked.Waker)
 	}
 	if x.Remote.ID != [16]byte{} { // the application's own ids win
 		s.traceID = x.Remote.ID
@@ -163,15 +175,15 @@ func (k *conn) link(x *exchange) {
 		}
 	}
 	if x.Role == event.Server {
-		s.actor, s.isServer = who, true
-		t.serve(s, x.Asked.Time)
+		s.isServer = true
+		t.serve(s, who)
 	}
 }
 
 // meet joins both ends of one exchange: the server's call is caused by the
 // client's. Either may be seen first.
 func (k *conn) meet(x *exchange) {
-	p := k.peer()
+	p := k.peer
 	if p == nil {
 		return
 	}
@@ -203,59 +215,76 @@ func same(x, y *exchange) bool {
 	return len(x.conn.calls) == 1 && len(y.conn.calls) == 1 // only one can be meant
 }
 
-// workOf finds the server's call on whose behalf a client's call is made.
-func (t *traces) workOf(k *conn, who actor, waker uint64) (*cause, *span) {
-	if k.opened > 0 {
-		if c := t.cause[actor{pid: who.pid, id: uint64(k.opener)}]; c != nil {
-			if s := c.at(k.opened); s != nil {
-				return c, s
-			}
-		}
-	}
-	c := t.cause[who]
-	if c == nil && waker != 0 {
-		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
-	}
-	if c == nil {
-		return nil, nil
-	}
-	return c, c.span
+// asked is a connection that a thread asked for while it worked on a request.
+type asked struct {
+	span     *span
+	inferred bool
 }
 
-// at returns what the actor was working on at a time.
-func (c *cause) at(time int64) *span {
-	for i := range c.past {
-		p := c.past[(c.next+len(c.past)-1-i)%len(c.past)]
-		if p.span != nil && p.at <= time {
-			return p.span
-		}
-	}
-	return nil
-}
+// maxAsked bounds the connections that are asked for and have not spoken.
+const maxAsked = 4096
 
-func (t *traces) adopt(s *span, c *cause, parent *span) {
-	if parent == nil || !parent.open {
+// open notes on whose behalf a connection is asked for.
+func (t *traces) open(ch *event.Chunk) {
+	c := t.cause[actor{pid: ch.PID, id: idOf(ch.TID, ch.Goroutine), goroutine: ch.Goroutine != 0}]
+	if c == nil || c.span == nil || !c.span.open || len(t.asked) >= maxAsked {
 		return
 	}
-	s.parent = parent.keep()
+	if _, ok := t.asked[ch.Conn]; !ok {
+		t.asked[ch.Conn] = asked{c.span.keep(), c.serving != 1}
+	}
+}
+
+// forget lets go of connections whose request is over before they spoke.
+func (t *traces) forget() {
+	for id, a := range t.asked {
+		if !a.span.open {
+			delete(t.asked, id)
+			t.drop(a.span)
+		}
+	}
+}
+
+// adopt finds the server's call on whose behalf a client's call is made.
+func (t *traces) adopt(s *span, k *conn, who actor, waker uint64) {
+	if a, ok := t.asked[k.key.cookie]; ok { // the next call on it has its own cause
+		delete(t.asked, k.key.cookie)
+		if a.span.open {
+			s.parent, s.inferred = a.span, a.inferred
+			return
+		}
+		t.drop(a.span)
+	}
+	c := t.cause[who]
+	if (c == nil || c.serving == 0) && waker != 0 {
+		c = t.cause[actor{pid: who.pid, id: waker, goroutine: true}]
+	}
+	if c == nil || c.span == nil || !c.span.open {
+		return
+	}
+	s.parent = c.span.keep()
 	// A thread with one request at hand works on that one. With more it is an
 	// event loop, and what it heard of last is the likely cause.
 	s.inferred = c.serving != 1
 }
 
 // serve notes that a server's call has begun.
-func (t *traces) serve(s *span, at int64) {
-	c := t.cause[s.actor]
+func (t *traces) serve(s *span, who actor) {
+	c := t.cause[who]
 	if c == nil {
+		t.sweep()
 		if len(t.cause) >= maxActors {
 			s.isServer = false
 			return
 		}
 		c = t.newCause()
-		t.cause[s.actor] = c
+		t.cause[who] = c
 	}
-	c.serving++
-	t.turn(c, s, at)
+	if c.serving++; c.serving == 1 {
+		t.serving++
+	}
+	s.cause = c
+	t.turn(c, s)
 }
 
 func (t *traces) newCause() *cause {
@@ -277,21 +306,17 @@ func (t *traces) heard(k *conn, x *exchange) {
 	if parent == nil || !parent.open || !parent.isServer {
 		return
 	}
-	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil {
-		t.turn(c, parent, k.now.Time)
+	if c := t.cause[actor{pid: k.now.PID, id: idOf(k.now.TID, k.now.Goroutine), goroutine: k.now.Goroutine != 0}]; c != nil && c.serving > 0 {
+		t.turn(c, parent)
 	}
 }
 
-func (t *traces) turn(c *cause, s *span, at int64) {
+func (t *traces) turn(c *cause, s *span) {
 	if c.span == s {
 		return
 	}
 	t.drop(c.span)
 	c.span = s.keep()
-	p := &c.past[c.next]
-	t.drop(p.span)
-	*p = turned{s.keep(), at}
-	c.next = (c.next + 1) % len(c.past)
 }
 
 func actorOf(m *l7.Mark) actor {
@@ -309,8 +334,7 @@ func idOf(tid uint32, goroutine uint64) uint64 {
 // it. Of plain TCP both follow from the connection and the place in it, so that
 // two hosts that see the two ends of one exchange agree without talking.
 func (k *conn) ids(x *exchange) (id [8]byte, trace [16]byte) {
-	source, destination := k.ends()
-	h := hashAddr(hashAddr(0x67686f73746c6967, source), destination)
+	h := k.seed
 	if x.Asked.Seq != 0 && !x.TLS {
 		h = mix(h ^ uint64(x.Asked.Seq))
 	} else {

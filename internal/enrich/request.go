@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"unsafe"
 
+	"ghostlight/internal/enrich/redact"
 	"ghostlight/internal/event"
 )
 
@@ -20,7 +21,10 @@ func (e *Enricher) request(b *event.Batch, r *event.Request) {
 	if r.Family == event.HTTP {
 		e.redactURL(b, r)
 	}
-	if name := e.Name(r.Destination.Addr()); name != "" && r.Role == event.Client && r.Attr(serverAddress) == "" {
+	if r.Role != event.Client || r.Attr(serverAddress) != "" {
+		return
+	}
+	if name := e.Name(r.Destination.Addr()); name != "" {
 		r.Attrs = append(r.Attrs, event.Attr{Key: serverAddress, Value: name})
 	}
 }
@@ -45,9 +49,11 @@ func (e *Enricher) peerOf(r *event.Request, end int64) (*event.Who, uint32) {
 // redactURL replaces the secrets in a path and a query. Most have none, so the
 // texts stay where they are unless something changes.
 func (e *Enricher) redactURL(b *event.Batch, r *event.Request) {
-	e.text = e.rules.Path(e.text[:0], bytesOf(r.Text))
-	if string(e.text) != r.Text {
-		r.Text = b.Text(e.text)
+	if !redact.IsPlain(r.Text) {
+		e.text = e.rules.Path(e.text[:0], bytesOf(r.Text))
+		if string(e.text) != r.Text {
+			r.Text = b.Text(e.text)
+		}
 	}
 	r.Route = e.routes.Of(served(r), r.Text, r.Status > 0 && r.Status != 404)
 	if r.Query == "" {

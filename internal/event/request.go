@@ -21,6 +21,7 @@ type Chunk struct {
 	Sent   bool  // by the process; else received
 	TLS    bool  // plaintext of an encrypted connection
 	Closed bool  // the connection ended: nothing was moved
+	Opened bool  // this thread asks for the connection: nothing was moved, and the addresses are not known
 	Proto  uint8 // the kernel's guess: index in the catalogue's protocols plus one; 0 is none
 
 	Transport     Transport // 0 is a Unix socket
@@ -31,8 +32,6 @@ type Chunk struct {
 	CgroupID  uint64
 	Goroutine uint64 // 0 outside of Go
 	Waker     uint64 // goroutine that made this one runnable, if known
-	Opened    int64  // when this end asked for the connection; 0 if it did not, or nobody saw
-	Opener    uint32 // thread that did
 }
 
 // Role is the part a process plays in a request.

@@ -70,13 +70,15 @@ var (
 		Test: func() error { return haveEnum("sk_rst_reason") }}
 	HaveSockLength = &Probe{Name: "tp_btf sock_send_length", Since: "6.3", Loss: "requests take a dearer hook",
 		Test: func() error { return tryTracing(ebpf.AttachTraceRawTp, "sock_send_length") }}
+	HaveUringRequests = &Probe{Name: "tp_btf io_uring_complete with the request", Since: "5.19", Loss: "requests of programs that serve them by io_uring",
+		Test: tryUringRequests}
 	HaveUprobe = &Probe{Name: "uprobe", Since: "4.3", Loss: "TLS and language runtimes", Test: tryUprobe}
 )
 
 // Probes is every probe, in the order doctor shows them.
 var Probes = []*Probe{
 	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveTaskRegs, HaveCgroupSKB,
-	HaveDropReason, HaveResetReason, HaveSockLength, HaveUprobe, HaveFentry, HaveKprobe, HaveLSM,
+	HaveDropReason, HaveResetReason, HaveSockLength, HaveUringRequests, HaveUprobe, HaveFentry, HaveKprobe, HaveLSM,
 }
 
 // tryTracing loads and attaches an empty tracing program: loading alone does
@@ -206,6 +208,27 @@ func tryPreemptsTracepoints() error {
 		return errors.New("this kernel is older")
 	}
 	return nil
+}
+
+// tryUringRequests looks at the tracepoint's second argument: a pointer if it is
+// the request, as it once was a number.
+func tryUringRequests() error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return err
+	}
+	var t *btf.Typedef
+	if err := spec.TypeByName("btf_trace_io_uring_complete", &t); err != nil {
+		return err
+	}
+	if p, ok := t.Type.(*btf.Pointer); ok {
+		if f, ok := p.Target.(*btf.FuncProto); ok && len(f.Params) > 2 {
+			if _, ok := btf.UnderlyingType(f.Params[2].Type).(*btf.Pointer); ok {
+				return nil
+			}
+		}
+	}
+	return errors.New("it has a number in its place")
 }
 
 func haveEnum(name string) error {

@@ -105,3 +105,13 @@ type Out interface {
 	// Learn tells that addr is what the host asked for as name (DNS).
 	Learn(name string, addr []byte)
 }
+
+// Notebook is an Out that remembers what one connection says of things that
+// others name by a UUID only.
+type Notebook interface {
+	// Note says that id is what is called name. The name is borrowed.
+	Note(id [16]byte, name []byte)
+	// Noted returns that name, empty if nobody told. It lives as long as the call
+	// that asks.
+	Noted(id [16]byte) string
+}

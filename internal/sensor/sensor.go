@@ -48,3 +48,19 @@ type Starter interface {
 type Ticker interface {
 	Tick(now int64, out *event.Batch) error
 }
+
+// Seer is an instance that sees into some programs and not into others, and
+// knows why. Any goroutine may call it while the object is loaded.
+type Seer interface {
+	Sights() []Sight
+}
+
+// Sight says whether the sensor sees into a program or library, and for which
+// processes that matters.
+type Sight struct {
+	File string
+	Kind string // what was found in it
+	PIDs []uint32
+	OK   bool
+	Note string // how, or why not
+}

@@ -220,9 +220,21 @@ func Play(p l7.Proto, steps []Step) string {
 
 // finder writes down what a parser finds.
 type finder struct {
-	text strings.Builder
-	open int
+	text  strings.Builder
+	open  int
+	noted map[[16]byte]string
 }
+
+// Note implements l7.Notebook.
+func (f *finder) Note(id [16]byte, name []byte) {
+	if f.noted == nil {
+		f.noted = map[[16]byte]string{}
+	}
+	f.noted[id] = string(name)
+}
+
+// Noted implements l7.Notebook.
+func (f *finder) Noted(id [16]byte) string { return f.noted[id] }
 
 func (f *finder) Begin(m *l7.Mark) *l7.Call {
 	c := &l7.Call{}

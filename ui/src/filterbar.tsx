@@ -54,8 +54,13 @@ function has(name: string, field: string): boolean {
   return field === '' || knows(name) || !(fields.value?.tables ?? []).some((t) => knows(t.name));
 }
 
+const used = (field: string) => has(table.value, field) || (page.value === 'map' && appliedToMap() === filter.value);
+
 /** The filter as far as a table can be asked: other terms wait for their page. */
 export const applied = (name: string): string => join(terms(filter.value).filter((t) => has(name, t.field)).map((t) => t.text));
+
+/** The same for the map, which is drawn from flows and requests: the agent takes a filter of either. */
+export const appliedToMap = (): string => (terms(filter.value).every((t) => has('requests', t.field)) ? filter.value : applied('flows'));
 
 function names(): { name: string; doc: string }[] {
   const columns = columnsOf(table.value).map((c) => ({ name: c.name, doc: c.doc }));
@@ -141,8 +146,8 @@ export function FilterBar() {
     <div class="filterbar" role="search">
       <div class="terms" onClick={(e) => { if (e.target === e.currentTarget) input.current?.focus(); }}>
         {list.map((t) => (
-          <span key={t.text} class={`chip ${t.negated ? 'negated' : ''} ${has(table.value, t.field) ? '' : 'idle'}`}>
-            <button type="button" class="plain" title={has(table.value, t.field) ? 'edit' : `not used on this page: ${table.value} have no ${t.field}`} onClick={() => edit(t)}>
+          <span key={t.text} class={`chip ${t.negated ? 'negated' : ''} ${used(t.field) ? '' : 'idle'}`}>
+            <button type="button" class="plain" title={used(t.field) ? 'edit' : `not used on this page: ${table.value} have no ${t.field}`} onClick={() => edit(t)}>
               {t.negated && <b>not </b>}
               {t.field ? <><span class="field">{t.field}{t.op === ':' ? ':' : ` ${t.op} `}</span>{shortened(t.value)}</> : t.value}
             </button>

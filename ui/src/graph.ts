@@ -16,6 +16,11 @@ export interface Edge {
   failures: number;
   retransmits: number;
   drops: number;
+  requests: number;
+  errors: number;
+  p50: number; // of requests, ns; of several parts the greatest
+  p99: number;
+  protocols: string[];
 }
 
 export interface Graph { nodes: Map<string, Node>; edges: Map<string, Edge> }
@@ -26,7 +31,7 @@ const outsideOut = 'fold:out';
 export const manyOutside = (m: ServiceMap): boolean => (m.nodes ?? []).filter((n) => n.kind === 'external').length > 6;
 
 /** A part that carried nothing: all that is known of it are packets the kernel dropped. */
-export const dropsOnly = (e: MapEdge): boolean => !e.connections && !e.failures && !e.bytes_sent && !e.bytes_received && (e.drops ?? 0) > 0;
+export const dropsOnly = (e: MapEdge): boolean => !e.connections && !e.failures && !e.bytes_sent && !e.bytes_received && !e.requests && (e.drops ?? 0) > 0;
 
 export function build(m: ServiceMap, fold: boolean, drops: boolean): Graph {
   const nodes = new Map<string, Node>();
@@ -54,7 +59,7 @@ export function build(m: ServiceMap, fold: boolean, drops: boolean): Graph {
 function join(edges: Map<string, Edge>, part: MapEdge, source: string, target: string): void {
   const id = `${source}>${target}`;
   let e = edges.get(id);
-  if (!e) edges.set(id, (e = { id, source, target, parts: [], rate: 0, connections: 0, open: 0, failures: 0, retransmits: 0, drops: 0 }));
+  if (!e) edges.set(id, (e = { id, source, target, parts: [], rate: 0, connections: 0, open: 0, failures: 0, retransmits: 0, drops: 0, requests: 0, errors: 0, p50: 0, p99: 0, protocols: [] }));
   addPart(e.parts, part, source, target);
   e.rate += part.bytes_per_second ?? 0;
   e.connections += part.connections ?? 0;
@@ -62,6 +67,11 @@ function join(edges: Map<string, Edge>, part: MapEdge, source: string, target: s
   e.failures += part.failures ?? 0;
   e.retransmits += part.retransmits ?? 0;
   e.drops += part.drops ?? 0;
+  e.requests += part.requests ?? 0;
+  e.errors += part.errors ?? 0;
+  e.p50 = Math.max(e.p50, part.p50_ns ?? 0);
+  e.p99 = Math.max(e.p99, part.p99_ns ?? 0);
+  e.protocols = [...new Set([...e.protocols, ...(part.protocols ?? [])])];
 }
 
 /** Parts that fell together by folding become one. */
@@ -77,6 +87,8 @@ function addPart(parts: MapEdge[], part: MapEdge, source: string, target: string
     ...had, connections: sum((p) => p.connections), open: sum((p) => p.open), failures: sum((p) => p.failures),
     bytes_sent: sum((p) => p.bytes_sent), bytes_received: sum((p) => p.bytes_received), bytes_per_second: sum((p) => p.bytes_per_second),
     retransmits: sum((p) => p.retransmits), drops: sum((p) => p.drops), rtt_ns: Math.max(had.rtt_ns ?? 0, part.rtt_ns ?? 0),
+    requests: sum((p) => p.requests), errors: sum((p) => p.errors), p50_ns: Math.max(had.p50_ns ?? 0, part.p50_ns ?? 0), p99_ns: Math.max(had.p99_ns ?? 0, part.p99_ns ?? 0),
+    protocols: [...new Set([...(had.protocols ?? []), ...(part.protocols ?? [])])],
   };
 }
 
@@ -84,7 +96,7 @@ function foldedNode(id: string, members: Node[]): Node {
   const sum = (of: (n: Node) => number | undefined) => members.reduce((n, m) => n + (of(m) ?? 0), 0);
   return {
     id, kind: 'external', folds: members.length, name: `${id === outsideIn ? 'client' : 'peer'}${members.length === 1 ? '' : 's'} outside`,
-    connections: sum((n) => n.connections), failures: sum((n) => n.failures), bytes_sent: sum((n) => n.bytes_sent), bytes_received: sum((n) => n.bytes_received),
+    requests: sum((n) => n.requests), errors: sum((n) => n.errors), connections: sum((n) => n.connections), failures: sum((n) => n.failures), bytes_sent: sum((n) => n.bytes_sent), bytes_received: sum((n) => n.bytes_received),
   };
 }
 
@@ -114,12 +126,17 @@ export function edgeFilter(e: Edge, g: Graph): string {
   return [single(s.id) && `source.address:${s.name}`, single(t.id) && `destination.address:${t.name}`].filter(Boolean).join(' ');
 }
 
+/** The filter that finds the requests of an edge, as one of its ends saw them. */
+export function edgeRequests(e: Edge, g: Graph): string {
+  return edgeFilter(e, g).replace('direction:outbound', 'role:client').replace('direction:inbound', 'role:server');
+}
+
 export function nodeFilter(n: Node): string {
   if (n.kind === 'service') return `service:${named(n)}`;
   return single(n.id) ? `address:${n.name}` : '';
 }
 
 /** A share of failures that makes the whole edge look broken; fewer only get a mark. */
-export const broken = (e: Edge): boolean => e.failures > 0.05 * e.connections;
+export const broken = (e: Edge): boolean => e.failures > 0.05 * e.connections || e.errors > 0.05 * e.requests;
 
-export const trouble = (e: { failures: number }): boolean => e.failures > 0;
+export const trouble = (e: Edge): boolean => e.failures > 0 || e.errors > 0;

@@ -8,7 +8,7 @@ export interface Size { w: number; h: number }
 export type Places = Map<string, Point>;
 type Pair = { source: string; target: string };
 
-const gapX = 88;
+const gapX = 116; // room for a label on an edge
 const gapY = 16;
 const tallest = 22; // nodes in one column before it is wrapped
 

@@ -40,6 +40,11 @@ function Top() {
   );
 }
 
+/** On a narrow screen the pages scroll sideways: the one that is open is in sight. */
+effect(() => {
+  if (page.value) requestAnimationFrame(() => document.querySelector('.top nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' }));
+});
+
 function App() {
   const Body = page.value && bodies[page.value];
   const full = narrow.value && param('select') !== '';

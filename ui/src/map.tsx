@@ -3,8 +3,8 @@ import { signal, useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useMemo, useRef } from 'preact/hooks';
 import { narrow } from './agent';
 import { get, useAnswer } from './api';
-import { applied, seen } from './filterbar';
-import { count, duration, exactBytes, exactDuration, bytes, grouped, plural, rate } from './format';
+import { appliedToMap, seen } from './filterbar';
+import { count, duration, exactBytes, exactDuration, bytes, frequency, grouped, plural, rate, share } from './format';
 import { broken, build, dropsOnly, manyOutside, neighbourhood, trouble, type Edge, type Graph, type Node } from './graph';
 import { pageKey } from './keys';
 import { arranged, extent, place, type Places, type Point, type Size } from './layout';
@@ -35,7 +35,7 @@ function interval(): number {
 
 export function MapPage() {
   const { since, until } = range.value;
-  const asked = applied('flows');
+  const asked = appliedToMap();
   const key = `${asked}|${since}|${until}`;
   const answer = useAnswer<ServiceMap>(key, (stop) => get('map', { filter: asked, since, until }, stop), interval());
   const m = answer.data;
@@ -44,6 +44,7 @@ export function MapPage() {
   const focus = param('focus');
   const whole = useMemo(() => (m ? build(m, fold, drops) : undefined), [m, fold, drops]);
   const graph = useMemo(() => (whole && focus ? neighbourhood(whole, focus) : whole), [whole, focus]);
+  const seconds = (m?.window_ns ?? 0) / 1e9 || 1;
   const asTable = (param('view') || (narrow.value ? 'table' : 'map')) === 'table';
   useEffect(() => {
     seen.values = (field) => (['service', 'peer', 'service.name', 'peer.service.name'].includes(field) ? [...(whole?.nodes.values() ?? [])].filter((n) => n.kind === 'service').map((n) => n.name) : []);
@@ -69,8 +70,8 @@ export function MapPage() {
         {!graph && !answer.error && <Empty title="Asking the agent…" />}
         {graph && graph.nodes.size === 0 && <Nothing />}
         {graph && graph.nodes.size > 0 && (asTable
-          ? <EdgeTable graph={graph} />
-          : <Drawing key={`${focus}|${fold}`} name={`${focus}|${fold}`} graph={graph} />)}
+          ? <EdgeTable graph={graph} seconds={seconds} />
+          : <Drawing key={`${focus}|${fold}`} name={`${focus}|${fold}`} graph={graph} seconds={seconds} />)}
       </section>
       <Selected graph={whole} windowNS={m?.window_ns ?? 0} />
     </>
@@ -102,7 +103,7 @@ function Toolbar(props: { answer: ServiceMap | undefined; graph: Graph | undefin
     <div class="toolbar">
       <input class="search" type="search" aria-label="Search the map" placeholder="search a service" value={param('q')} onInput={(e) => set({ q: e.currentTarget.value }, true)}
         onKeyDown={(e) => { if (e.key === 'Enter' && whole) firstMatch(whole); if (e.key === 'Escape') e.currentTarget.blur(); }} />
-      {graph && !focus && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
+      {graph && !focus && !param('select') && <span class="dim only-wide">{plural(graph.nodes.size, 'node')}, {plural(graph.edges.size, 'edge')}</span>}
       {failing > 0 && <span class="bad"><Sign mark="error" /> {plural(failing, 'edge')} with failures</span>}
       <Incomplete complete={answer?.complete} />
       {focus && <button type="button" class="focused" title="back to the whole map (esc)" onClick={() => set({ focus: '' })}>around {whole?.nodes.get(focus)?.name ?? focus} <span class="dim">×</span></button>}
@@ -138,8 +139,8 @@ function fit(box: { x: number; y: number; w: number; h: number }, w: number, h: 
   return { k, x: center(box.w, w, box.x), y: center(box.h, h, box.y) };
 }
 
-function Drawing(props: { name: string; graph: Graph }) {
-  const { name, graph } = props;
+function Drawing(props: { name: string; graph: Graph; seconds: number }) {
+  const { name, graph, seconds } = props;
   const size = sizeFor(graph.nodes.size);
   const at = useMemo(() => {
     const ids = [...graph.nodes.keys()];
@@ -237,9 +238,9 @@ function Drawing(props: { name: string; graph: Graph }) {
       style={{ '--k': String(v.k) }}
     >
       <div class="worldbox" style={{ transform: `translate(${v.x}px, ${v.y}px) scale(${v.k})` }}>
-        <Edges graph={graph} at={at} size={size} lit={lit} labels={few} hover={(id) => (hovered.value = id)} />
+        <Edges graph={graph} seconds={seconds} at={at} size={size} lit={lit} labels={few} hover={(id) => (hovered.value = id)} />
         {ids.map((id, i) => (
-          <NodeBox key={id} node={graph.nodes.get(id)!} at={at.get(id)!} size={size} tab={active.value ? id === active.value : i === 0}
+          <NodeBox key={id} node={graph.nodes.get(id)!} seconds={seconds} at={at.get(id)!} size={size} tab={active.value ? id === active.value : i === 0}
             selected={param('select') === `node:${id}`} faded={q !== '' && !matching(graph.nodes.get(id)!, q)}
             onFocus={() => (active.value = id)} onHover={(on) => (hovered.value = on ? `node:${id}` : '')} />
         ))}
@@ -332,20 +333,21 @@ function useDrag(view: { value: View }, touched: { current: boolean }, zoom: (by
   };
 }
 
-function NodeBox(props: { node: Node; at: Point; size: Size; tab: boolean; selected: boolean; faded: boolean; onFocus: () => void; onHover: (on: boolean) => void }) {
+function NodeBox(props: { node: Node; seconds: number; at: Point; size: Size; tab: boolean; selected: boolean; faded: boolean; onFocus: () => void; onHover: (on: boolean) => void }) {
   const { node: n, at, size } = props;
   const failures = n.failures ?? 0;
+  const [requests, errors] = [n.requests ?? 0, n.errors ?? 0];
   const moved = (n.bytes_sent ?? 0) + (n.bytes_received ?? 0);
-  const cls = ['node', n.kind, props.selected ? 'selected' : '', props.faded ? 'faded' : '', failures ? 'failing' : ''].join(' ');
+  const cls = ['node', n.kind, props.selected ? 'selected' : '', props.faded ? 'faded' : '', failures || errors ? 'failing' : ''].join(' ');
   return (
     <button
-      type="button" class={cls} data-node={n.id} tabIndex={props.tab ? 0 : -1} title={`${n.name}\n${exactBytes(moved)}\n${plural(n.connections ?? 0, 'connection')}, ${plural(failures, 'failure')}`}
+      type="button" class={cls} data-node={n.id} tabIndex={props.tab ? 0 : -1} title={`${n.name}\n${exactBytes(moved)}\n${plural(n.connections ?? 0, 'connection')}, ${plural(failures, 'failure')}\n${plural(requests, 'request')} answered, ${count(errors)} failed`}
       style={{ left: `${at.x}px`, top: `${at.y}px`, width: `${size.w}px`, height: `${size.h}px` }}
       onFocus={props.onFocus} onClick={(e) => onNodeClick(e, n.id)}
       onPointerEnter={() => props.onHover(true)} onPointerLeave={() => props.onHover(false)}
     >
       <span class="name">{n.folds ? `${n.folds} ${n.name}` : n.name}</span>
-      <span class="sub">{failures > 0 ? <span class="bad"><Sign mark="error" />{count(failures)} failed</span> : <span>{bytes(moved)}</span>}<span>{plural(n.connections ?? 0, 'conn', 'conns')}</span></span>
+      <span class="sub">{failures > 0 ? <span class="bad"><Sign mark="error" />{count(failures)} failed</span> : errors > 0 ? <span class="bad"><Sign mark="error" />{share(errors / requests)}</span> : <span>{requests ? frequency(requests / props.seconds) : bytes(moved)}</span>}{!(failures > 0) && <span>{errors ? frequency(requests / props.seconds) : plural(n.connections ?? 0, 'conn', 'conns')}</span>}</span>
     </button>
   );
 }
@@ -392,12 +394,12 @@ function course({ from, to }: { from: Point; to: Point }, size: Size): string {
   return `M${from.x} ${from.y}C${from.x + 60} ${from.y} ${from.x + 60} ${low} ${from.x - 10} ${low}L${to.x + 10} ${low}C${to.x - 60} ${low} ${to.x - 60} ${to.y} ${to.x - 7} ${to.y}`;
 }
 
-function Edges(props: { graph: Graph; at: Places; size: Size; lit: string; labels: boolean; hover: (id: string) => void }) {
+function Edges(props: { graph: Graph; seconds: number; at: Places; size: Size; lit: string; labels: boolean; hover: (id: string) => void }) {
   const { graph, at, size, lit } = props;
   const ends = useMemo(() => doors(graph, at, size), [graph, at, size]);
   const touches = (e: Edge) => lit === `edge:${e.id}` || lit === `node:${e.source}` || lit === `node:${e.target}`;
   const some = [...graph.edges.values()].some(touches);
-  const labels = useMemo(() => labelled(graph, ends, touches, props.labels), [graph, ends, lit, props.labels]);
+  const labels = useMemo(() => labelled(graph, props.seconds, ends, touches, props.labels), [graph, ends, lit, props.labels]);
   const look = (e: Edge) => ['edge', broken(e) ? 'failing' : trouble(e) ? 'troubled' : e.connections ? '' : 'idle', touches(e) ? 'on' : some ? 'faded' : ''].join(' ');
   // Labels lie above all lines, their own and others'.
   return (
@@ -424,13 +426,15 @@ function Edges(props: { graph: Graph; at: Places; size: Size; lit: string; label
 interface Label { x: number; y: number; text: string }
 
 /** Places the labels where they cover no other: the lit and the failing first, then the fast. One that finds no room is left to hovering. */
-function labelled(g: Graph, ends: Map<string, { from: Point; to: Point }>, lit: (e: Edge) => boolean, rates: boolean): Map<string, Label> {
+function labelled(g: Graph, seconds: number, ends: Map<string, { from: Point; to: Point }>, lit: (e: Edge) => boolean, rates: boolean): Map<string, Label> {
   const weight = (e: Edge) => (lit(e) ? 2e12 : 0) + (trouble(e) ? 1e12 : 0) + e.rate;
   const placed: Label[] = [];
   const out = new Map<string, Label>();
   for (const e of [...g.edges.values()].sort((a, b) => weight(b) - weight(a))) {
-    const text = labelOf(e, lit(e), rates);
     const { from, to } = ends.get(e.id)!;
+    const all = labelOf(e, seconds, lit(e), rates);
+    const flat = Math.abs(to.y - from.y) < 30; // between the two nodes, and no room beside it
+    const text = flat && !lit(e) && all.length * 6 > to.x - from.x ? all.split(' · ')[0]! : all;
     if (!text || to.x <= from.x) continue;
     for (const t of [0.5, 0.36, 0.64, 0.26, 0.74]) {
       const at = { ...along(from, to, t), text };
@@ -443,11 +447,18 @@ function labelled(g: Graph, ends: Map<string, { from: Point; to: Point }>, lit: 
   return out;
 }
 
-function labelOf(e: Edge, lit: boolean, rates: boolean): string {
+const brief = (n: number) => Number(n.toPrecision(2));
+
+/** Two figures at rest, three while the edge is lit; the panel has them all. */
+function labelOf(e: Edge, seconds: number, lit: boolean, rates: boolean): string {
   const failed = e.failures ? `▲ ${count(e.failures)}${lit ? ' failed' : ''}` : '';
   const dropped = e.drops && (lit || !e.connections) ? `${count(e.drops)} dropped` : '';
-  const speed = (lit || (rates && !failed)) && e.rate >= 1 ? rate(e.rate) : '';
-  return [failed, dropped, speed].filter(Boolean).join(' · ');
+  if (!e.requests) return [failed, dropped, (lit || (rates && !failed)) && e.rate >= 1 ? rate(e.rate) : ''].filter(Boolean).join(' · ');
+  const errors = e.errors ? `▲ ${share(brief(e.errors / e.requests))}` : '';
+  const often = frequency(brief(e.requests / seconds));
+  if (lit) return [often, errors || failed, duration(brief(e.p99))].filter(Boolean).join(' · ');
+  if (!rates) return errors || failed;
+  return [errors || failed || often, duration(brief(e.p99))].join(' · ');
 }
 
 /** A point of the curve that course draws. */
@@ -463,6 +474,7 @@ function Legend() {
     <div class="legend" aria-hidden="true">
       <span><svg viewBox="0 0 26 10"><path class="line" d="M1 5h24" stroke-width="1.5" /></svg><svg viewBox="0 0 26 10"><path class="line" d="M1 5h24" stroke-width="5" /></svg>bytes/s</span>
       <span class="failing"><svg viewBox="0 0 26 10"><path class="line" d="M1 5h24" stroke-width="2" /></svg>failures ▲</span>
+      <span>requests a second · p99</span>
     </div>
   );
 }
@@ -478,10 +490,13 @@ function nodeCell(n: Node) {
   return <CellValue field={n.kind === 'service' ? 'service' : 'address'} value={n.name} />;
 }
 
-const partColumns: Column<Part>[] = [
+const partColumns = (seconds: number): Column<Part>[] => [
   { id: 'client', label: 'Client', width: 'minmax(130px, 2fr)', cell: (p) => nodeCell(p.source), sort: (p) => p.source.name },
   { id: 'server', label: 'Server', width: 'minmax(130px, 2fr)', cell: (p) => nodeCell(p.target), sort: (p) => p.target.name },
   { id: 'port', label: 'Port', width: '92px', cell: (p) => <><span class="dim">{p.part.transport} </span><CellValue field="port" value={p.part.port} /></>, sort: (p) => p.part.port },
+  { id: 'requests', label: 'Requests', title: 'a second', width: '84px', right: true, cell: (p) => (p.part.requests ? <span title={plural(p.part.requests, 'request')}>{frequency(p.part.requests / seconds)}</span> : null), sort: (p) => p.part.requests || undefined },
+  { id: 'errors', label: 'Errors', title: 'requests that failed', width: '84px', right: true, cell: (p) => (p.part.errors ? <span class="bad" title={grouped(p.part.errors)}><Sign mark="error" /> {share(p.part.errors / (p.part.requests || 1))}</span> : p.part.requests ? <span class="dim">0</span> : null), sort: (p) => (p.part.requests ? (p.part.errors ?? 0) / p.part.requests : undefined) },
+  { id: 'p99', label: 'p99', title: '99 of 100 requests took less', width: '76px', right: true, cell: (p) => (p.part.p99_ns ? figure(p.part.p99_ns, duration, exactDuration) : null), sort: (p) => p.part.p99_ns || undefined },
   { id: 'rate', label: 'Rate', width: '92px', right: true, cell: (p) => figure(p.part.bytes_per_second, rate, (n) => `${grouped(n)} bytes/s`), sort: (p) => p.part.bytes_per_second },
   { id: 'up', label: 'To server', width: '84px', right: true, cell: (p) => figure(p.part.bytes_sent, bytes, exactBytes), sort: (p) => p.part.bytes_sent },
   { id: 'down', label: 'To client', width: '84px', right: true, cell: (p) => figure(p.part.bytes_received, bytes, exactBytes), sort: (p) => p.part.bytes_received },
@@ -496,25 +511,26 @@ const partColumns: Column<Part>[] = [
 function SlimPart(p: Part) {
   return (
     <div>
-      <p class="line"><Sign mark={p.part.failures ? 'error' : p.part.connections ? 'ok' : 'drop'} /><b>{p.source.folds ? `${p.source.folds} ` : ''}{p.source.name}</b><span class="dim">→</span><b>{p.target.folds ? `${p.target.folds} ` : ''}{p.target.name}</b><span class="dim">:{p.part.port}</span></p>
-      <p class="line dim"><span>{rate(p.part.bytes_per_second ?? 0)}</span><span>{plural(p.part.connections ?? 0, 'conn', 'conns')}</span>{p.part.failures ? <span class="bad">{count(p.part.failures)} failed</span> : null}{p.part.retransmits ? <span>{count(p.part.retransmits)} retr.</span> : null}</p>
+      <p class="line"><Sign mark={p.part.failures || p.part.errors ? 'error' : p.part.connections ? 'ok' : 'drop'} /><b>{p.source.folds ? `${p.source.folds} ` : ''}{p.source.name}</b><span class="dim">→</span><b>{p.target.folds ? `${p.target.folds} ` : ''}{p.target.name}</b><span class="dim">:{p.part.port}</span></p>
+      <p class="line dim">{p.part.requests ? <><span>{plural(p.part.requests, 'request')}</span><span>p99 {duration(p.part.p99_ns ?? 0)}</span>{p.part.errors ? <span class="bad">{share(p.part.errors / p.part.requests)} failed</span> : null}</> : null}<span>{rate(p.part.bytes_per_second ?? 0)}</span><span>{plural(p.part.connections ?? 0, 'conn', 'conns')}</span>{p.part.failures ? <span class="bad">{count(p.part.failures)} failed</span> : null}{p.part.retransmits ? <span>{count(p.part.retransmits)} retr.</span> : null}</p>
     </div>
   );
 }
 
-function EdgeTable(props: { graph: Graph }) {
-  const { graph } = props;
+function EdgeTable(props: { graph: Graph; seconds: number }) {
+  const { graph, seconds } = props;
+  const columns = useMemo(() => partColumns(seconds), [seconds]);
   const sort = param('sort') || '-rate';
   const q = param('q');
   const rows = useMemo(() => {
     const parts = [...graph.edges.values()].flatMap((edge) => edge.parts.map((part) => ({ edge, part, source: graph.nodes.get(edge.source)!, target: graph.nodes.get(edge.target)! })));
-    return sorted(parts.filter((p) => !q || matching(p.source, q) || matching(p.target, q)), partColumns, sort);
+    return sorted(parts.filter((p) => !q || matching(p.source, q) || matching(p.target, q)), columns, sort);
   }, [graph, sort, q]);
   return (
     <Table
-      label="Edges of the map" rows={rows} columns={partColumns} keyOf={(p) => `${p.part.source}>${p.part.target}>${p.part.transport}>${p.part.port}`}
+      label="Edges of the map" rows={rows} columns={columns} keyOf={(p) => `${p.part.source}>${p.part.target}>${p.part.transport}>${p.part.port}`}
       selected="" open={(p) => set({ select: `edge:${p.edge.id}` })} sort={sort} onSort={(s) => set({ sort: s === '-rate' ? '' : s }, true)} slim={SlimPart} hold
-      rowClass={(p) => [p.part.failures ? 'failed' : '', param('select') === `edge:${p.edge.id}` ? 'selected' : ''].join(' ')}
+      rowClass={(p) => [p.part.failures || p.part.errors ? 'failed' : '', param('select') === `edge:${p.edge.id}` ? 'selected' : ''].join(' ')}
     />
   );
 }

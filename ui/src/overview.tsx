@@ -97,13 +97,13 @@ function Services(props: { services: readonly Brief[] }) {
     <section class="card">
       <h2>Services <span class="dim">the worst first</span><Link to="services" class="link">by route</Link></h2>
       <div class="scroll" tabIndex={0}><table class="figures red">
-        <thead><tr><th scope="col">Service</th><th scope="col" class="right">Rate</th><th scope="col" class="right">Failed</th><th scope="col" class="right">p50</th><th scope="col" class="right">p99</th><th scope="col" class="right only-wide">Slowest</th><th scope="col" class="only-wide">p50 to p99</th></tr></thead>
+        <thead><tr><th scope="col">Service</th><th scope="col" class="right">Rate</th><th scope="col" class="right">Failed</th><th scope="col" class="right only-wide">p50</th><th scope="col" class="right">p99</th><th scope="col" class="right only-wide">Slowest</th><th scope="col" class="only-wide">p50 to p99</th></tr></thead>
         <tbody>{services.slice(0, many).map((s) => (
           <tr key={s.name}>
             <td class="wraps"><Link to="services" params={{ select: s.name }} class="quiet strong">{s.name}</Link>{s.kind === 'external' && <span class="dim"> elsewhere</span>}</td>
             <td class="right" title={plural(s.requests, 'request')}>{frequency(s.rate)}</td>
             <td class="right"><Errors red={s} /></td>
-            <td class="right" title={exactDuration(s.p50_ns)}>{duration(s.p50_ns)}</td>
+            <td class="right only-wide" title={exactDuration(s.p50_ns)}>{duration(s.p50_ns)}</td>
             <td class="right" title={exactDuration(s.p99_ns)}>{duration(s.p99_ns)}</td>
             <td class="right only-wide" title={exactDuration(s.max_ns)}>{duration(s.max_ns)}</td>
             <td class="only-wide barcol"><svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><path class="base" d="M0 4H100" /><rect x={at(s.p50_ns)} y="1.5" width={Math.max(0.8, at(s.p99_ns) - at(s.p50_ns))} height="5" /></svg></td>

@@ -87,7 +87,7 @@ function Slim(r: Request) {
   return (
     <div>
       <p class="line"><Sign mark={markOf(row)} /><b>{operation(row)}</b><span class="grow" /><span>{duration(took(row) ?? 0)}</span></p>
-      <p class="line dim"><span>{clock(r.at)}</span><span class={failed(row) ? 'bad' : ''}>{statusText(row)}</span><span>{nameOf(asker(row))} → {nameOf(answerer(row))}</span></p>
+      <p class="line dim"><span>{clock(r.at)}</span>{statusText(row) && <span class={failed(row) ? 'bad' : ''}>{statusText(row)}</span>}<span>{nameOf(asker(row))} → {nameOf(answerer(row))}</span></p>
     </div>
   );
 }

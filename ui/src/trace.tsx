@@ -85,8 +85,8 @@ function Head(props: { trace: Trace; onlyCritical: boolean; zoomed: boolean }) {
       <span class="grow" />
       {zoomed && <button type="button" onClick={() => set({ zoom: '' })}>Whole trace</button>}
       <Check on={onlyCritical} title="only the spans that the whole waited for" flip={() => set({ path: onlyCritical ? '' : 'on' }, true)}>critical path only</Check>
-      <Link to="requests" params={{ filter: `trace:${t.trace_id}`, ...around(at, 120e3) }} class="link only-wide">As requests</Link>
-      <button type="button" class="plain link only-wide" onClick={() => void copy(t.trace_id, 'the trace id')}>copy id</button>
+      {!param('select') && <><Link to="requests" params={{ filter: `trace:${t.trace_id}`, ...around(at, 120e3) }} class="link only-wide">As requests</Link>
+      <button type="button" class="plain link only-wide" onClick={() => void copy(t.trace_id, 'the trace id')}>copy id</button></>}
     </div>
   );
 }
@@ -166,9 +166,8 @@ function Ruler(props: { view: View }) {
 }
 
 const slimFor = (whole: number) => (l: Line) => (
-  <div style={{ paddingLeft: `${Math.min(l.level, 10) * 8}px` }}>
-    <p class="line"><Sign mark={markOf(l.row)} /><b>{ownerOf(l)}</b><span class="dim clip">{served(l.row) ? '' : '→ '}{operation(l.row)}</span><span class="grow" /><span>{duration(l.took)}</span></p>
+  <div>
+    <p class="line" style={{ paddingLeft: `${Math.min(l.level, 12) * 6}px` }}><Sign mark={markOf(l.row)} /><b>{ownerOf(l)}</b><span class="dim clip">{served(l.row) ? '' : '→ '}{operation(l.row)}</span><span class="grow" /><span>{duration(l.took)}</span></p>
     <Bar line={l} view={{ from: 0, to: Math.max(1, whole) }} />
   </div>
 );
-

@@ -39,6 +39,7 @@ export interface MapNode {
   id: string; name: string; kind: 'service' | 'external';
   hosts?: number; processes?: number;
   bytes_sent?: number; bytes_received?: number; connections?: number; failures?: number;
+  requests?: number; errors?: number;
 }
 
 export interface MapEdge {
@@ -46,6 +47,7 @@ export interface MapEdge {
   connections?: number; open?: number; failures?: number;
   bytes_sent?: number; bytes_received?: number; bytes_per_second?: number;
   retransmits?: number; drops?: number; rtt_ns?: number;
+  requests?: number; errors?: number; p50_ns?: number; p99_ns?: number; protocols?: string[] | null;
 }
 
 export interface ServiceMap { nodes: MapNode[] | null; edges: MapEdge[] | null; window_ns: number; complete: boolean }

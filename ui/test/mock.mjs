@@ -105,9 +105,13 @@ export async function startMock({ port = 0, rate = 3, empty = false, calm = fals
 
   const owner = (address) => [...w.services.values()].find((s) => s.address === address)?.name;
   const serviceMap = (q) => {
-    const { keep, since } = query(q, 'flows');
+    const either = (table) => { try { return query(q, table); } catch (err) { return err; } };
+    const [ofFlows, ofRequests] = [either('flows'), either('requests')];
+    if (!ofFlows.keep && !ofRequests.keep) throw ofFlows; // a filter may be of one of them alone
+    const since = (ofFlows.keep ? ofFlows : ofRequests).since;
+    const keep = ofFlows.keep ?? (() => false);
     const seconds = Math.max(1, (Math.min(Date.now(), moment(q.get('until'), Date.now())) - since) / 1000);
-    const asked = requests.filter((r) => Date.parse(r.time) >= since);
+    const asked = ofRequests.keep ? requests.filter(ofRequests.keep) : [];
     const nodes = new Map();
     const edges = new Map();
     const node = (name, address) => {

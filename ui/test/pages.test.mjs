@@ -35,7 +35,11 @@ async function traffic(n) {
 }
 
 const pages = {
-  map: { path: '/', ready: '.node, .table [role=row][data-key]' },
+  overview: { path: '/', ready: '.overviewpage .red' },
+  services: { path: '/services', ready: '.table [role=row][data-key]' },
+  requests: { path: '/requests', ready: '.table [role=row][data-key]' },
+  traces: { path: '/traces', ready: '.table [role=row][data-key]' },
+  map: { path: '/map', ready: '.node, .table [role=row][data-key]' },
   flows: { path: '/flows', ready: '.table [role=row][data-key]' },
   processes: { path: '/processes', ready: '.table [role=row][data-key]' },
   health: { path: '/health', ready: '.card' },
@@ -77,7 +81,7 @@ for (const [name, { path, ready }] of Object.entries(pages)) {
   }
 }
 
-for (const [name, { path }] of Object.entries(pages).filter(([n]) => n !== 'health')) {
+for (const [name, { path }] of Object.entries(pages).filter(([n]) => !['health', 'overview', 'traces'].includes(n))) {
   for (const width of [1280, 390]) {
     test(`${name} at ${width} px: a row opens the panel, esc closes it`, async () => {
       const page = await browser.open(url + path + (name === 'map' ? '?view=table' : ''), { width });
@@ -189,7 +193,7 @@ test('columns are chosen and sorted by', async () => {
 });
 
 test('the map: focus by double click, back by esc, the same as a table', async () => {
-  const page = await browser.open(`${url}/`);
+  const page = await browser.open(`${url}/map`);
   await page.waitForSelector('.node');
   const nodes = await page.locator('.node').count();
   const edges = await page.locator('.edge').count();
@@ -213,7 +217,7 @@ test('the map: focus by double click, back by esc, the same as a table', async (
 });
 
 test('the map keeps its places while the data change', async () => {
-  const page = await browser.open(`${url}/?since=5m`);
+  const page = await browser.open(`${url}/map?since=5m`);
   await page.waitForSelector('.node');
   const places = () => page.locator('.node').evaluateAll((all) => Object.fromEntries(all.map((n) => [n.dataset.node, `${n.style.left} ${n.style.top}`])));
   const was = await places();
@@ -261,7 +265,7 @@ test('everything is reached by tab, and shows its focus', async () => {
   const page = await browser.open(`${url}/flows`);
   await page.waitForSelector(rows);
   const reached = [];
-  for (let i = 0; i < 36; i++) {
+  for (let i = 0; i < 42; i++) {
     await page.keyboard.press('Tab');
     reached.push(await page.evaluate(() => {
       const el = document.activeElement;
@@ -270,7 +274,7 @@ test('everything is reached by tab, and shows its focus', async () => {
     }));
   }
   const names = reached.map((r) => r.what).join('|');
-  for (const want of ['Skip to the page', 'Map', 'Flows', 'Processes', 'Health', 'colours', 'Filter', 'last 15 min', 'live', 'Columns', 'Copy', 'Flows, newest first', 'kernel', 'keys and help']) assert.ok(names.includes(want), `${want} is not reached: ${names}`);
+  for (const want of ['Skip to the page', 'Overview', 'Map', 'Services', 'Requests', 'Traces', 'Flows', 'Processes', 'Health', 'colours', 'Filter', 'last 15 min', 'live', 'Columns', 'Copy', 'Flows, newest first', 'kernel', 'keys and help']) assert.ok(names.includes(want), `${want} is not reached: ${names}`);
   for (const r of reached.filter((x) => names.indexOf(x.what) < names.indexOf('keys and help'))) assert.notEqual(r.outline, 'none', `${r.what} shows no focus`);
   await page.close();
 });

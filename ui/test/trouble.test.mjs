@@ -43,7 +43,7 @@ test('an error of the API shows its hint, and try again does', async () => {
   await page.goto(`${mock.url}/flows`);
   await page.waitForSelector(rows);
   mock.fail(true);
-  await page.goto(`${mock.url}/`);
+  await page.goto(`${mock.url}/map`);
   await page.waitForSelector('.problem');
   const asked = page.waitForRequest(/api\/v1\/map/);
   await page.getByRole('button', { name: 'Try again' }).click();
@@ -57,11 +57,11 @@ test('an error of the API shows its hint, and try again does', async () => {
 
 test('an agent that has seen nothing says what to do', async () => {
   const mock = await startMock({ empty: true });
-  for (const [path, want] of [['/', /curl localhost:8080/], ['/flows', /curl localhost:8080/], ['/flows?filter=pid:1', /clear the filter/], ['/nowhere', /no such page/i]]) {
+  for (const [path, want] of [['/', /curl localhost:8080/], ['/map', /curl localhost:8080/], ['/services', /curl localhost:8080/], ['/requests', /curl localhost:8080/], ['/requests?filter=pid:1', /clear the filter/], ['/traces', /curl localhost:8080/], ['/flows', /curl localhost:8080/], ['/flows?filter=pid:1', /clear the filter/], ['/nowhere', /no such page/i]]) {
     const page = await browser.open(mock.url + path);
     await page.waitForSelector('.empty .title');
     await page.waitForFunction((w) => new RegExp(w, 'i').test(document.querySelector('.empty')?.innerText ?? ''), want.source);
-    if (path === '/') await browser.shot(page, 'empty-map');
+    if (path === '/map') await browser.shot(page, 'empty-map');
     assert.deepEqual(page.problems, []);
     await page.close();
   }
@@ -119,7 +119,7 @@ test('10,000 rows: few are drawn, and the reader stays with theirs while new one
 
 test('200 services: no node covers another, every name can be read', async () => {
   const mock = await startMock({ nodes: 200, perSecond: 4 });
-  const page = await browser.open(`${mock.url}/`);
+  const page = await browser.open(`${mock.url}/map`);
   await page.waitForSelector('.node');
   await page.waitForTimeout(500);
   await browser.shot(page, 'map-200');

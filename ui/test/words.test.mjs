@@ -13,13 +13,16 @@ let range;
 let layout;
 let tree;
 let flow;
+let heat;
+let waterfall;
+let request;
 
 before(async () => {
   dir = await mkdtemp(join(tmpdir(), 'ghostlight-words-'));
   const root = new URL('../src/', import.meta.url).pathname;
-  const entry = ['format.ts', 'filter.ts', 'range.ts', 'layout.ts', 'tree.ts', 'flow.ts'].map((f) => root + f);
+  const entry = ['format.ts', 'filter.ts', 'range.ts', 'layout.ts', 'tree.ts', 'flow.ts', 'heat.ts', 'waterfall.ts', 'request.ts'].map((f) => root + f);
   await build({ entryPoints: entry, outdir: dir, bundle: true, format: 'esm', outExtension: { '.js': '.mjs' }, logLevel: 'error' });
-  [format, filter, range, layout, tree, flow] = await Promise.all(['format', 'filter', 'range', 'layout', 'tree', 'flow'].map((m) => import(join(dir, `${m}.mjs`))));
+  [format, filter, range, layout, tree, flow, heat, waterfall, request] = await Promise.all(['format', 'filter', 'range', 'layout', 'tree', 'flow', 'heat', 'waterfall', 'request'].map((m) => import(join(dir, `${m}.mjs`))));
 });
 after(() => rm(dir, { recursive: true, force: true }));
 
@@ -90,4 +93,57 @@ test('a flow reads the same from both of its ends', () => {
   const cut = end('inbound', 'error', 'reset_sent');
   assert.equal(flow.folded([cut, c]).length, 2, 'an end that fared worse is not hidden');
   assert.equal(flow.ending(cut.row), 'server reset');
+});
+
+const counted = (rows) => ({ from: '2026-11-20T10:00:00.123456789Z', to: '2026-11-20T10:00:04.123456789Z', step_ns: 1_000_000_001, bounds_ns: rows, complete: true });
+
+test('the heatmap joins thin rows and loses no request', () => {
+  const bounds = [];
+  for (let b = 1 << 20; bounds.length < 60; b = heat.higher(b)) bounds.push(b);
+  const counts = [0, 1, 2, 3].map((c) => bounds.map((_, r) => (r * 7 + c) % 3));
+  const errors = counts.map((c) => c.map((n) => (n > 1 ? 1 : 0)));
+  const sum = (all) => all.flat().reduce((n, x) => n + x, 0);
+  for (const most of [7, 20, 60, 200]) {
+    const g = heat.grid({ ...counted(bounds), counts, errors }, most);
+    assert.ok(g.bands.length <= Math.max(most, 60) && (most >= 60 || g.bands.length <= most), `${g.bands.length} bands for ${most}`);
+    assert.equal(g.requests, sum(counts));
+    assert.equal(g.errors, sum(errors));
+    assert.equal(heat.within(g, { left: 0, right: 3, low: 0, high: g.bands.length - 1 }).requests, sum(counts));
+    g.bands.forEach((b, i) => assert.ok(b.low < b.high && (i === 0 || g.bands[i - 1].high === b.low), 'bands meet'));
+  }
+  for (const b of bounds) assert.equal(heat.lower(heat.higher(b)), b);
+});
+
+test('a box keeps the nanoseconds of its edges, through the URL', () => {
+  const bounds = [1 << 20, 1310720, 1572864];
+  const g = heat.grid({ ...counted(bounds), counts: [[1, 0, 0], [0, 2, 0], [0, 0, 3], [0, 0, 0]], errors: [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]] }, 40);
+  const low = g.bands.findIndex((b) => b.high === 1310720);
+  const b = heat.boxOf(g, { left: 1, right: 2, low, high: low + 1 });
+  assert.deepEqual(b, { since: '2026-11-20T10:00:01.123456790Z', until: '2026-11-20T10:00:03.123456792Z', low: 1 << 20, high: 1572864 });
+  assert.deepEqual(heat.readBox(heat.boxText(b)), b);
+  assert.equal(heat.readBox('x~y~1~2'), undefined);
+  assert.equal(heat.boxTerms(b), 'slower:1048576ns faster:1572864ns');
+  assert.equal(heat.grid({ ...counted([]), counts: [[], []], errors: [[], []] }, 40).bands.length, 0, 'nothing was seen');
+});
+
+test('a waterfall folds what lies below a span', () => {
+  const span = (id, depth, more = {}) => ({ trace: { span_id: id }, depth, offset_ns: depth * 10, duration_ns: 100, ...more });
+  const t = { spans: [span('a', 0), span('b', 1), span('c', 2), span('d', 1)], critical_path: [{ span_id: 'c', from_ns: 20, to_ns: 40 }, { span_id: 'c', from_ns: 60, to_ns: 70 }] };
+  const keys = (folded) => waterfall.lines(t, (k) => folded.includes(k)).map((l) => l.key).join('');
+  assert.equal(keys([]), 'abcd');
+  assert.equal(keys(['b']), 'abd');
+  assert.equal(keys(['a', 'b']), 'a');
+  assert.deepEqual(waterfall.lines(t, () => false).map((l) => [l.children, l.critical.length]), [[3, 0], [1, 0], [0, 2], [0, 0]]);
+  assert.deepEqual(waterfall.marks(0, 14_200_000, 5), [0, 5_000_000, 10_000_000]);
+});
+
+test('a request is named by its protocol and found again by its route', () => {
+  const http = { role: 'server', http: { request: { method: 'GET' }, route: '/pay/{id}', response: { status_code: 503 } }, error: { type: '503' }, url: { path: '/pay/7' }, service: { name: 'shop' }, peer: { service: { name: 'nginx' } } };
+  assert.equal(request.operation(http), 'GET /pay/{id}');
+  assert.equal(request.statusText(http), '503');
+  assert.equal(request.asker(http).service, 'nginx');
+  assert.equal(request.answerer(http).service, 'shop');
+  assert.equal(request.markOf(http), 'error');
+  assert.equal(request.answerer({ role: 'client', attributes: { 'server.address': 'db.internal' } }).command, 'db.internal');
+  for (const [protocol, name, want] of [['http', 'GET /pay/{id}', 'method:GET http.route:/pay/{id}'], ['postgresql', 'SELECT orders', 'db.query.summary:"SELECT orders"'], ['redis', 'GET', 'db.operation.name:GET'], ['grpc', 'a.B/C', 'rpc.method:a.B/C'], ['kafka', 'produce orders', 'messaging.operation.name:produce messaging.destination.name:orders'], ['dns', 'dns', 'protocol:dns']]) assert.equal(request.routeFilter(protocol, name), want);
 });

@@ -62,6 +62,24 @@ func hexValue(c byte) byte {
 // word or an id: no token that is known by its shape is shorter.
 const shortSegment = 16
 
+// IsPlain reports whether a URL's path is of short elements without a mark that
+// could set off a secret, as most are: Path leaves those as they are.
+func IsPlain(path string) bool {
+	length := 0
+	for i := range len(path) {
+		switch length++; path[i] {
+		case '/':
+			length = 1
+		case '=', ':', '@':
+			return false
+		}
+		if length > shortSegment {
+			return false
+		}
+	}
+	return true
+}
+
 // Path appends the redacted form of a URL's path to dst: elements that have the
 // shape of a token are replaced.
 func (r *Rules) Path(dst, path []byte) []byte {

@@ -57,3 +57,27 @@ func FuzzQuery(f *testing.F) {
 		r.Path(nil, []byte(before))
 	})
 }
+
+func TestIsPlain(t *testing.T) {
+	for path, want := range map[string]bool{
+		"": true, "/": true, "/api/v1/users/42": true, "*": true, "/fifteen-letters/": true,
+		"/sixteen-letters-": false, "sixteen-letters-/": true, "seventeen-letters": false, "/a=b": false, "/u@h/x": false, "/x/a:b": false,
+	} {
+		if IsPlain(path) != want {
+			t.Errorf("%q: want %v", path, want)
+		}
+	}
+}
+
+// What is plain is what Path leaves alone.
+func FuzzIsPlain(f *testing.F) {
+	for _, path := range []string{"/api/v1/users/42", "/reset/password=hunter2", "/a:b@c/", "//x/eyJhbGciOiJIUzI1NiJ9"} {
+		f.Add(path)
+	}
+	r := New(nil)
+	f.Fuzz(func(t *testing.T, path string) {
+		if got := string(r.Path(nil, []byte(path))); IsPlain(path) && got != path {
+			t.Errorf("%q is plain and becomes %q", path, got)
+		}
+	})
+}

@@ -199,7 +199,7 @@ var stories = []story{
 	{"frames", func(t *testing.T, p *pair) (c, s []piece) {
 		at := uint64(0)
 		for _, size := range []int{100, 128, 129, 512, 513, 1024, 1025, 4096, 4097, 16384, 20000} {
-			body := text("GET ", size)
+			body := text("FRQ ", size)
 			p.write(p.client, body)
 			p.arrived(p.server, size)
 			if got := p.read(p.server, 1<<20); got != body {
@@ -215,7 +215,7 @@ var stories = []story{
 	{"frames in pieces", func(t *testing.T, p *pair) (c, s []piece) {
 		at := uint64(0)
 		for _, size := range []int{100, 128, 129, 512, 513, 1024, 1025, 4096, 4097, 16384, 20000} {
-			body := text("GET ", size)
+			body := text("FRQ ", size)
 			if n, err := unix.Writev(p.client, [][]byte{[]byte(body[:50]), []byte(body[50:60]), []byte(body[60:])}); n != size || err != nil {
 				t.Fatal(n, err)
 			}
@@ -245,6 +245,22 @@ var stories = []story{
 		p.write(p.client, "ASK in disguise")
 		p.read(p.server, 100)
 		return nil, nil
+	}},
+	{"encrypted after some words", func(t *testing.T, p *pair) (c, s []piece) {
+		const hello = "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+		p.write(p.client, "ASK to be private")
+		p.read(p.server, 100)
+		p.write(p.server, "ANS yes")
+		p.read(p.client, 100)
+		p.write(p.client, hello)
+		p.read(p.server, 100)
+		p.write(p.client, "ASK in disguise")
+		p.read(p.server, 100)
+		p.write(p.server, "ANS in disguise")
+		p.read(p.client, 100)
+		n := len(hello)
+		return []piece{sent(0, 17, "ASK to be private"), received(0, 7, "ANS yes"), sent(17, n, hello)},
+			[]piece{received(0, 17, "ASK to be private"), sent(0, 7, "ANS yes"), received(17, n, hello)}
 	}},
 	{"the middle of a connection", func(t *testing.T, p *pair) (c, s []piece) {
 		p.write(p.client, text("the rest of a body ", 600))

@@ -7,7 +7,25 @@ import (
 	"ghostlight/internal/kernel"
 )
 
+// The end comes first: what is known of a socket by its address must not outlive
+// it, nor while the others are attached.
 var hooks = []kernel.Hook{
+	{
+		What:    "the end of a connection",
+		Without: "that a connection ended: its open requests end by their age",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF},
+		}},
+	},
+	{
+		What:    "who asks for a connection",
+		Without: "for which request an event loop opened a connection: the last one it read is taken",
+		Tiers: []kernel.Tier{{
+			Name: "tp_btf inet_sock_set_state", Program: "l7cap_open",
+			Needs: []*kernel.Probe{kernel.HaveTpBTF}, Repeats: true,
+		}},
+	},
 	{
 		What:    "bytes sent",
 		Without: "all requests",
@@ -36,8 +54,8 @@ var hooks = []kernel.Hook{
 		What:    "bytes that io_uring moves",
 		Without: "requests of programs that serve them by io_uring",
 		Tiers: []kernel.Tier{
-			{Name: "tp_btf io_uring_complete", Program: "l7cap_uring", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
-			{Name: "tp_btf io_uring_complete of Linux 5.19", Program: "l7cap_uring_7", Needs: []*kernel.Probe{kernel.HaveTpBTF}},
+			{Name: "tp_btf io_uring_complete", Program: "l7cap_uring", Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.HaveUringRequests}},
+			{Name: "tp_btf io_uring_complete of Linux 5.19", Program: "l7cap_uring_7", Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.HaveUringRequests}},
 		},
 	},
 	{
@@ -50,14 +68,6 @@ var hooks = []kernel.Hook{
 	},
 	senders("IPv4", "recvmsg4", "l7cap_from4", ebpf.AttachCGroupUDP4Recvmsg),
 	senders("IPv6", "recvmsg6", "l7cap_from6", ebpf.AttachCGroupUDP6Recvmsg),
-	{
-		What:    "the end of a connection",
-		Without: "that a connection ended: its open requests end by their age",
-		Tiers: []kernel.Tier{{
-			Name: "tp_btf tcp_destroy_sock", Program: "l7cap_close",
-			Needs: []*kernel.Probe{kernel.HaveTpBTF},
-		}},
-	},
 }
 
 // The three tracepoints came together.

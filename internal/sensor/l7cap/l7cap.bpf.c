@@ -27,7 +27,7 @@ volatile const bool watch_unix; /* an option */
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10 };
 enum { SOCK_DGRAM = 2 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17, IPPROTO_MPTCP = 262 };
-enum { ESTABLISHED = 1, CLOSE_WAIT = 8 };
+enum { ESTABLISHED = 1, SYN_SENT = 2, CLOSE_WAIT = 8 };
 enum { MSG_PEEK = 0x2, MSG_TRUNC = 0x20, MSG_ERRQUEUE = 0x2000 };
 enum { PF_IO_WORKER = 0x10, PF_KTHREAD = 0x200000, TS_COMPAT = 2, ENOSYS = 38 };
 
@@ -187,11 +187,13 @@ static __always_inline struct l7_conn *make(struct sock *sk, __u8 transport)
 	return c;
 }
 
-/* is_another says that c is about a socket that had this one's address. Of TCP
- * the end is told. */
+/* is_another says that c is about a socket that had this one's address. TCP tells
+ * the end of its own. */
 static __always_inline bool is_another(const struct l7_conn *c, struct sock *sk, int transport)
 {
-	return !l7_storage && transport != IPPROTO_TCP && c->inode != inode_of(sk);
+	if (l7_storage)
+		return false;
+	return c->transport != transport || (transport != IPPROTO_TCP && c->inode != inode_of(sk));
 }
 
 static __always_inline void forget(struct sock *sk)
@@ -495,6 +497,7 @@ static __always_inline void know(struct l7_conn *c, const struct l7_protocol *as
 	c->left = as->turn;
 	c->way = sent;
 	c->proto = as->index;
+	c->asks = asks == sent;
 	c->state = L7_KNOWN;
 }
 
@@ -509,7 +512,7 @@ static __always_inline bool again(const struct l7_conn *c, const struct l7_sourc
 /* share returns how many bytes of a call are captured. */
 static __always_inline __u32 share(struct l7_conn *c, const struct l7_source *s, __u32 len, bool sent)
 {
-	__u32 want = c->capture[sent];
+	__u32 want = s->known ? c->capture[sent] : 0;
 
 	if (len < want)
 		want = len;
@@ -580,6 +583,7 @@ static __always_inline void told(struct l7_conn *c, struct l7_moved *m, struct l
 	m->seq = next ? next - m->len : 0;
 	m->want = share(c, s, m->len, sent);
 	m->goroutine = l7_goroutine(c, task, bpf_ktime_get_ns());
+	m->waker = l7_waker(c, m->goroutine, sent);
 	l7_emit(c, m, s);
 }
 
@@ -622,7 +626,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	}
 	if (!c)
 		c = make(sk, kind);
-	if (!c || c->state >= L7_NONE)
+	if (!c || c->state == L7_NONE || c->state == L7_URING)
 		return 0;
 	tp = kind == IPPROTO_TCP ? bpf_skc_to_tcp_sock(sk) : 0; /* none of MPTCP */
 	next = place(tp, sent);
@@ -638,6 +642,10 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	c->offset[sent] = m.offset + ret;
 	c->next[sent] = next;
 	task = l7_current();
+	if (c->state == L7_TLS) {
+		l7_tls_moved(c, task, ret, sent, m.ready);
+		return 0;
+	}
 	if (source(&s, c, task) == URING) {
 		to_uring(sk, c, m.ready, sent);
 		return 0;
@@ -837,13 +845,17 @@ static __always_inline int readable(struct sock *sk)
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	c = l7_find(sk);
+	if (c && is_another(c, sk, IPPROTO_TCP)) {
+		forget(sk);
+		c = 0;
+	}
 	if (!c) {
 		state = sk->__sk_common.skc_state;
 		if (state != ESTABLISHED && state != CLOSE_WAIT)
 			return 0;
 		c = make(sk, IPPROTO_TCP);
 	}
-	if (c && c->state <= L7_KNOWN && !c->ready)
+	if (c && (c->state <= L7_KNOWN || c->state == L7_TLS) && !c->ready)
 		c->ready = bpf_ktime_get_ns();
 	return 0;
 }
@@ -902,6 +914,25 @@ SEC("cgroup/recvmsg6")
 int l7cap_from6(struct bpf_sock_addr *ctx)
 {
 	return from(ctx, true);
+}
+
+/* ---- the beginning ---- */
+
+/* Of a connection that is asked for, only who asks: the addresses are not there
+ * yet, and nobody knows what it will speak. */
+SEC("tp_btf/inet_sock_set_state")
+int l7cap_open(__u64 *ctx)
+{
+	struct sock *sk = (struct sock *)ctx[0];
+	struct l7_conn none = {};
+	struct l7_moved m = {.flags = L7_FLAG_OPENED};
+
+	if ((int)ctx[2] != SYN_SENT || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	none.transport = IPPROTO_TCP;
+	none.ends.conn = cookie_of(sk);
+	l7_emit_none(&none, &m);
+	return 0;
 }
 
 /* ---- the end ---- */

@@ -62,7 +62,13 @@ func (in *instance) configure(spec *ebpf.CollectionSpec) error {
 	if storage {
 		spec.Maps["ghost_shared_l7_socks"].MaxEntries = uringSockets
 	}
+	threads := kernel.HaveTaskStorage.Have() == nil
+	if !threads {
+		spec.Maps["ghost_shared_tls_threads"].Type = ebpf.Hash
+		spec.Maps["ghost_shared_tls_threads"].MaxEntries = 1
+	}
 	for name, on := range map[string]bool{
+		"l7_threads": threads,
 		"watch_unix": in.unix,
 		"l7_arm64":   runtime.GOARCH == "arm64",
 		"l7_storage": storage,
@@ -95,7 +101,7 @@ func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
 		Time: int64(h.Ktime), Ready: int64(e.Ready),
 		Conn: e.Ends.Conn, Offset: e.Offset, Seq: e.Seq,
 		Len: int(e.Len), Data: out.Bytes(data[:e.Captured]),
-		Sent: has(e, l7capL7FlagL7FLAG_SENT), TLS: has(e, l7capL7FlagL7FLAG_PLAIN), Closed: has(e, l7capL7FlagL7FLAG_CLOSED),
+		Sent: has(e, l7capL7FlagL7FLAG_SENT), TLS: has(e, l7capL7FlagL7FLAG_PLAIN), Closed: has(e, l7capL7FlagL7FLAG_CLOSED), Opened: has(e, l7capL7FlagL7FLAG_OPENED),
 		Proto: e.Proto, Transport: event.Transport(e.Transport),
 		Local: address(e.Ends.Local, e.Ends.LocalPort), Remote: address(e.Ends.Remote, e.Ends.RemotePort),
 		NetNS: e.Ends.Netns, PID: h.Pid, TID: h.Tid, CgroupID: h.Cgroup,

@@ -17,6 +17,13 @@ type l7capGoProc struct {
 	_          structs.HostLayout
 	GoidOffset int16
 	G_offset   int16
+	Asks       uint32
+}
+
+type l7capGoWoken struct {
+	_         structs.HostLayout
+	Goroutine uint64
+	Tgid      uint64
 }
 
 type l7capL7Chunk struct {
@@ -84,7 +91,9 @@ type l7capL7Conn struct {
 	Way        uint8
 	Transport  uint8
 	Uring      uint8
+	Asks       uint8
 	HeadLen    [2]uint8
+	Reserved   [7]uint8
 	Inode      uint32
 	Head       [2][32]uint8
 }
@@ -95,7 +104,31 @@ const (
 	l7capL7FlagL7FLAG_SENT   l7capL7Flag = 1
 	l7capL7FlagL7FLAG_PLAIN  l7capL7Flag = 2
 	l7capL7FlagL7FLAG_CLOSED l7capL7Flag = 4
+	l7capL7FlagL7FLAG_OPENED l7capL7Flag = 8
 )
+
+type l7capL7TlsThread struct {
+	_    structs.HostLayout
+	Ends [2]struct {
+		_          structs.HostLayout
+		Conn       uint64
+		Local      [16]uint8
+		Remote     [16]uint8
+		Netns      uint32
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Ready     uint64
+	Len       [2]uint32
+	Moved     uint8
+	Fresh     uint8
+	Reserved  [2]uint8
+	How       uint32
+	Session   uint64
+	Buffer    uint64
+	Count     uint64
+	Handshake uint64
+}
 
 type l7capL7Type uint32
 
@@ -115,40 +148,44 @@ type l7capSender struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	l7capMapGhostEvents        = "ghost_events"
-	l7capMapGhostLost          = "ghost_lost"
-	l7capMapGhostSharedGoProcs = "ghost_shared_go_procs"
-	l7capMapGhostSharedL7Conns = "ghost_shared_l7_conns"
-	l7capMapGhostSharedL7Socks = "ghost_shared_l7_socks"
-	l7capMapL7Senders          = "l7_senders"
-	l7capProgL7capClose        = "l7cap_close"
-	l7capProgL7capFrom4        = "l7cap_from4"
-	l7capProgL7capFrom6        = "l7cap_from6"
-	l7capProgL7capReady        = "l7cap_ready"
-	l7capProgL7capRecv         = "l7cap_recv"
-	l7capProgL7capRecvTwin     = "l7cap_recv_twin"
-	l7capProgL7capSend         = "l7cap_send"
-	l7capProgL7capSendTwin     = "l7cap_send_twin"
-	l7capProgL7capUring        = "l7cap_uring"
-	l7capProgL7capUring7       = "l7cap_uring_7"
-	l7capProgL7capX_page       = "l7cap_x_page"
-	l7capProgL7capX_pageu      = "l7cap_x_pageu"
-	l7capProgL7capX_ready      = "l7cap_x_ready"
-	l7capProgL7capX_recv       = "l7cap_x_recv"
-	l7capProgL7capX_recv6      = "l7cap_x_recv6"
-	l7capProgL7capX_recvu      = "l7cap_x_recvu"
-	l7capProgL7capX_send       = "l7cap_x_send"
-	l7capProgL7capX_send6      = "l7cap_x_send6"
-	l7capProgL7capX_sendu      = "l7cap_x_sendu"
-	l7capVarGhostSensor        = "ghost_sensor"
-	l7capVarGhostWatermark     = "ghost_watermark"
-	l7capVarL7Arm64            = "l7_arm64"
-	l7capVarL7ChunkTwin        = "l7_chunk_twin"
-	l7capVarL7FlagTwin         = "l7_flag_twin"
-	l7capVarL7Storage          = "l7_storage"
-	l7capVarL7Task             = "l7_task"
-	l7capVarL7TypeTwin         = "l7_type_twin"
-	l7capVarWatchUnix          = "watch_unix"
+	l7capMapGhostEvents           = "ghost_events"
+	l7capMapGhostLost             = "ghost_lost"
+	l7capMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	l7capMapGhostSharedGoWakers   = "ghost_shared_go_wakers"
+	l7capMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	l7capMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
+	l7capMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
+	l7capMapL7Senders             = "l7_senders"
+	l7capProgL7capClose           = "l7cap_close"
+	l7capProgL7capFrom4           = "l7cap_from4"
+	l7capProgL7capFrom6           = "l7cap_from6"
+	l7capProgL7capOpen            = "l7cap_open"
+	l7capProgL7capReady           = "l7cap_ready"
+	l7capProgL7capRecv            = "l7cap_recv"
+	l7capProgL7capRecvTwin        = "l7cap_recv_twin"
+	l7capProgL7capSend            = "l7cap_send"
+	l7capProgL7capSendTwin        = "l7cap_send_twin"
+	l7capProgL7capUring           = "l7cap_uring"
+	l7capProgL7capUring7          = "l7cap_uring_7"
+	l7capProgL7capX_page          = "l7cap_x_page"
+	l7capProgL7capX_pageu         = "l7cap_x_pageu"
+	l7capProgL7capX_ready         = "l7cap_x_ready"
+	l7capProgL7capX_recv          = "l7cap_x_recv"
+	l7capProgL7capX_recv6         = "l7cap_x_recv6"
+	l7capProgL7capX_recvu         = "l7cap_x_recvu"
+	l7capProgL7capX_send          = "l7cap_x_send"
+	l7capProgL7capX_send6         = "l7cap_x_send6"
+	l7capProgL7capX_sendu         = "l7cap_x_sendu"
+	l7capVarGhostSensor           = "ghost_sensor"
+	l7capVarGhostWatermark        = "ghost_watermark"
+	l7capVarL7Arm64               = "l7_arm64"
+	l7capVarL7ChunkTwin           = "l7_chunk_twin"
+	l7capVarL7FlagTwin            = "l7_flag_twin"
+	l7capVarL7Storage             = "l7_storage"
+	l7capVarL7Task                = "l7_task"
+	l7capVarL7Threads             = "l7_threads"
+	l7capVarL7TypeTwin            = "l7_type_twin"
+	l7capVarWatchUnix             = "watch_unix"
 )
 
 // loadL7cap returns the embedded CollectionSpec for l7cap.
@@ -196,6 +233,7 @@ type l7capProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
 	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
 	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
+	L7capOpen     *ebpf.ProgramSpec `ebpf:"l7cap_open"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
@@ -218,12 +256,14 @@ type l7capProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type l7capMapSpecs struct {
-	GhostEvents        *ebpf.MapSpec `ebpf:"ghost_events"`
-	GhostLost          *ebpf.MapSpec `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
-	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
-	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
+	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
+	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.MapSpec `ebpf:"ghost_shared_go_wakers"`
+	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
+	L7Senders             *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // l7capVariableSpecs contains global variables before they are loaded into the kernel.
@@ -237,6 +277,7 @@ type l7capVariableSpecs struct {
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
 	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
 	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
+	L7Threads      *ebpf.VariableSpec `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.VariableSpec `ebpf:"watch_unix"`
 }
@@ -261,12 +302,14 @@ func (o *l7capObjects) Close() error {
 //
 // It can be passed to loadL7capObjects or ebpf.CollectionSpec.LoadAndAssign.
 type l7capMaps struct {
-	GhostEvents        *ebpf.Map `ebpf:"ghost_events"`
-	GhostLost          *ebpf.Map `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
-	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
-	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
+	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
+	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.Map `ebpf:"ghost_shared_go_wakers"`
+	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
+	L7Senders             *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *l7capMaps) Close() error {
@@ -274,8 +317,10 @@ func (m *l7capMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.GhostSharedGoProcs,
+		m.GhostSharedGoWakers,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.GhostSharedTlsThreads,
 		m.L7Senders,
 	)
 }
@@ -291,6 +336,7 @@ type l7capVariables struct {
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
 	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
 	L7Task         *ebpf.Variable `ebpf:"l7_task"`
+	L7Threads      *ebpf.Variable `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.Variable `ebpf:"watch_unix"`
 }
@@ -302,6 +348,7 @@ type l7capPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
 	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
 	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
+	L7capOpen     *ebpf.Program `ebpf:"l7cap_open"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
@@ -325,6 +372,7 @@ func (p *l7capPrograms) Close() error {
 		p.L7capClose,
 		p.L7capFrom4,
 		p.L7capFrom6,
+		p.L7capOpen,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"ghostlight/internal/kernel"
 )
 
 // The parts of linux/io_uring.h that the tests speak.
@@ -121,6 +123,9 @@ func (p *uringParams) cqes() uint32 { return p.cq.dropped }
 
 // The bytes of a server by io_uring are seen like those of another.
 func TestUring(t *testing.T) {
+	if err := kernel.HaveUringRequests.Have(); err != nil {
+		t.Skip(err)
+	}
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
 			w := begin(t, mode{tier: tier, unix: true})

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* Protocols that the tests speak: one of turns, one of frames, one of datagrams. */
+/* Protocols that the tests speak, and nobody else: one of turns, one of frames,
+ * one of datagrams. */
 #pragma once
 
 #define L7_DATAGRAMS 1
@@ -22,8 +23,8 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		*f = (struct l7_protocol){1, p[1] == 'S' ? 1 : 2, 512, 1024, 4096};
 		return true;
 	}
-	if (!datagram && (speech_is(p, n, 'G', 'E', 'T') || speech_is(p, n, 'G', 'O', 'T'))) {
-		*f = (struct l7_protocol){2, p[1] == 'E' ? 1 : 2, 16384, 128, 0};
+	if (!datagram && (speech_is(p, n, 'F', 'R', 'Q') || speech_is(p, n, 'F', 'R', 'A'))) {
+		*f = (struct l7_protocol){2, p[2] == 'Q' ? 1 : 2, 16384, 128, 0};
 		return true;
 	}
 	if (speech_is(p, n, 'D', 'G', 'Q') || speech_is(p, n, 'D', 'G', 'A')) {

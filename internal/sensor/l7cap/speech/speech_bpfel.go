@@ -17,6 +17,13 @@ type SpeechGoProc struct {
 	_          structs.HostLayout
 	GoidOffset int16
 	G_offset   int16
+	Asks       uint32
+}
+
+type SpeechGoWoken struct {
+	_         structs.HostLayout
+	Goroutine uint64
+	Tgid      uint64
 }
 
 type SpeechL7Conn struct {
@@ -50,9 +57,34 @@ type SpeechL7Conn struct {
 	Way        uint8
 	Transport  uint8
 	Uring      uint8
+	Asks       uint8
 	HeadLen    [2]uint8
+	Reserved   [7]uint8
 	Inode      uint32
 	Head       [2][32]uint8
+}
+
+type SpeechL7TlsThread struct {
+	_    structs.HostLayout
+	Ends [2]struct {
+		_          structs.HostLayout
+		Conn       uint64
+		Local      [16]uint8
+		Remote     [16]uint8
+		Netns      uint32
+		LocalPort  uint16
+		RemotePort uint16
+	}
+	Ready     uint64
+	Len       [2]uint32
+	Moved     uint8
+	Fresh     uint8
+	Reserved  [2]uint8
+	How       uint32
+	Session   uint64
+	Buffer    uint64
+	Count     uint64
+	Handshake uint64
 }
 
 type SpeechSender struct {
@@ -67,40 +99,44 @@ type SpeechSender struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SpeechMapGhostEvents        = "ghost_events"
-	SpeechMapGhostLost          = "ghost_lost"
-	SpeechMapGhostSharedGoProcs = "ghost_shared_go_procs"
-	SpeechMapGhostSharedL7Conns = "ghost_shared_l7_conns"
-	SpeechMapGhostSharedL7Socks = "ghost_shared_l7_socks"
-	SpeechMapL7Senders          = "l7_senders"
-	SpeechProgL7capClose        = "l7cap_close"
-	SpeechProgL7capFrom4        = "l7cap_from4"
-	SpeechProgL7capFrom6        = "l7cap_from6"
-	SpeechProgL7capReady        = "l7cap_ready"
-	SpeechProgL7capRecv         = "l7cap_recv"
-	SpeechProgL7capRecvTwin     = "l7cap_recv_twin"
-	SpeechProgL7capSend         = "l7cap_send"
-	SpeechProgL7capSendTwin     = "l7cap_send_twin"
-	SpeechProgL7capUring        = "l7cap_uring"
-	SpeechProgL7capUring7       = "l7cap_uring_7"
-	SpeechProgL7capX_page       = "l7cap_x_page"
-	SpeechProgL7capX_pageu      = "l7cap_x_pageu"
-	SpeechProgL7capX_ready      = "l7cap_x_ready"
-	SpeechProgL7capX_recv       = "l7cap_x_recv"
-	SpeechProgL7capX_recv6      = "l7cap_x_recv6"
-	SpeechProgL7capX_recvu      = "l7cap_x_recvu"
-	SpeechProgL7capX_send       = "l7cap_x_send"
-	SpeechProgL7capX_send6      = "l7cap_x_send6"
-	SpeechProgL7capX_sendu      = "l7cap_x_sendu"
-	SpeechVarGhostSensor        = "ghost_sensor"
-	SpeechVarGhostWatermark     = "ghost_watermark"
-	SpeechVarL7Arm64            = "l7_arm64"
-	SpeechVarL7ChunkTwin        = "l7_chunk_twin"
-	SpeechVarL7FlagTwin         = "l7_flag_twin"
-	SpeechVarL7Storage          = "l7_storage"
-	SpeechVarL7Task             = "l7_task"
-	SpeechVarL7TypeTwin         = "l7_type_twin"
-	SpeechVarWatchUnix          = "watch_unix"
+	SpeechMapGhostEvents           = "ghost_events"
+	SpeechMapGhostLost             = "ghost_lost"
+	SpeechMapGhostSharedGoProcs    = "ghost_shared_go_procs"
+	SpeechMapGhostSharedGoWakers   = "ghost_shared_go_wakers"
+	SpeechMapGhostSharedL7Conns    = "ghost_shared_l7_conns"
+	SpeechMapGhostSharedL7Socks    = "ghost_shared_l7_socks"
+	SpeechMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
+	SpeechMapL7Senders             = "l7_senders"
+	SpeechProgL7capClose           = "l7cap_close"
+	SpeechProgL7capFrom4           = "l7cap_from4"
+	SpeechProgL7capFrom6           = "l7cap_from6"
+	SpeechProgL7capOpen            = "l7cap_open"
+	SpeechProgL7capReady           = "l7cap_ready"
+	SpeechProgL7capRecv            = "l7cap_recv"
+	SpeechProgL7capRecvTwin        = "l7cap_recv_twin"
+	SpeechProgL7capSend            = "l7cap_send"
+	SpeechProgL7capSendTwin        = "l7cap_send_twin"
+	SpeechProgL7capUring           = "l7cap_uring"
+	SpeechProgL7capUring7          = "l7cap_uring_7"
+	SpeechProgL7capX_page          = "l7cap_x_page"
+	SpeechProgL7capX_pageu         = "l7cap_x_pageu"
+	SpeechProgL7capX_ready         = "l7cap_x_ready"
+	SpeechProgL7capX_recv          = "l7cap_x_recv"
+	SpeechProgL7capX_recv6         = "l7cap_x_recv6"
+	SpeechProgL7capX_recvu         = "l7cap_x_recvu"
+	SpeechProgL7capX_send          = "l7cap_x_send"
+	SpeechProgL7capX_send6         = "l7cap_x_send6"
+	SpeechProgL7capX_sendu         = "l7cap_x_sendu"
+	SpeechVarGhostSensor           = "ghost_sensor"
+	SpeechVarGhostWatermark        = "ghost_watermark"
+	SpeechVarL7Arm64               = "l7_arm64"
+	SpeechVarL7ChunkTwin           = "l7_chunk_twin"
+	SpeechVarL7FlagTwin            = "l7_flag_twin"
+	SpeechVarL7Storage             = "l7_storage"
+	SpeechVarL7Task                = "l7_task"
+	SpeechVarL7Threads             = "l7_threads"
+	SpeechVarL7TypeTwin            = "l7_type_twin"
+	SpeechVarWatchUnix             = "watch_unix"
 )
 
 // LoadSpeech returns the embedded CollectionSpec for Speech.
@@ -148,6 +184,7 @@ type SpeechProgramSpecs struct {
 	L7capClose    *ebpf.ProgramSpec `ebpf:"l7cap_close"`
 	L7capFrom4    *ebpf.ProgramSpec `ebpf:"l7cap_from4"`
 	L7capFrom6    *ebpf.ProgramSpec `ebpf:"l7cap_from6"`
+	L7capOpen     *ebpf.ProgramSpec `ebpf:"l7cap_open"`
 	L7capReady    *ebpf.ProgramSpec `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.ProgramSpec `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.ProgramSpec `ebpf:"l7cap_recv_twin"`
@@ -170,12 +207,14 @@ type SpeechProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SpeechMapSpecs struct {
-	GhostEvents        *ebpf.MapSpec `ebpf:"ghost_events"`
-	GhostLost          *ebpf.MapSpec `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
-	GhostSharedL7Socks *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
-	L7Senders          *ebpf.MapSpec `ebpf:"l7_senders"`
+	GhostEvents           *ebpf.MapSpec `ebpf:"ghost_events"`
+	GhostLost             *ebpf.MapSpec `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.MapSpec `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.MapSpec `ebpf:"ghost_shared_go_wakers"`
+	GhostSharedL7Conns    *ebpf.MapSpec `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.MapSpec `ebpf:"ghost_shared_l7_socks"`
+	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
+	L7Senders             *ebpf.MapSpec `ebpf:"l7_senders"`
 }
 
 // SpeechVariableSpecs contains global variables before they are loaded into the kernel.
@@ -189,6 +228,7 @@ type SpeechVariableSpecs struct {
 	L7FlagTwin     *ebpf.VariableSpec `ebpf:"l7_flag_twin"`
 	L7Storage      *ebpf.VariableSpec `ebpf:"l7_storage"`
 	L7Task         *ebpf.VariableSpec `ebpf:"l7_task"`
+	L7Threads      *ebpf.VariableSpec `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.VariableSpec `ebpf:"watch_unix"`
 }
@@ -213,12 +253,14 @@ func (o *SpeechObjects) Close() error {
 //
 // It can be passed to LoadSpeechObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SpeechMaps struct {
-	GhostEvents        *ebpf.Map `ebpf:"ghost_events"`
-	GhostLost          *ebpf.Map `ebpf:"ghost_lost"`
-	GhostSharedGoProcs *ebpf.Map `ebpf:"ghost_shared_go_procs"`
-	GhostSharedL7Conns *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
-	GhostSharedL7Socks *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
-	L7Senders          *ebpf.Map `ebpf:"l7_senders"`
+	GhostEvents           *ebpf.Map `ebpf:"ghost_events"`
+	GhostLost             *ebpf.Map `ebpf:"ghost_lost"`
+	GhostSharedGoProcs    *ebpf.Map `ebpf:"ghost_shared_go_procs"`
+	GhostSharedGoWakers   *ebpf.Map `ebpf:"ghost_shared_go_wakers"`
+	GhostSharedL7Conns    *ebpf.Map `ebpf:"ghost_shared_l7_conns"`
+	GhostSharedL7Socks    *ebpf.Map `ebpf:"ghost_shared_l7_socks"`
+	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
+	L7Senders             *ebpf.Map `ebpf:"l7_senders"`
 }
 
 func (m *SpeechMaps) Close() error {
@@ -226,8 +268,10 @@ func (m *SpeechMaps) Close() error {
 		m.GhostEvents,
 		m.GhostLost,
 		m.GhostSharedGoProcs,
+		m.GhostSharedGoWakers,
 		m.GhostSharedL7Conns,
 		m.GhostSharedL7Socks,
+		m.GhostSharedTlsThreads,
 		m.L7Senders,
 	)
 }
@@ -243,6 +287,7 @@ type SpeechVariables struct {
 	L7FlagTwin     *ebpf.Variable `ebpf:"l7_flag_twin"`
 	L7Storage      *ebpf.Variable `ebpf:"l7_storage"`
 	L7Task         *ebpf.Variable `ebpf:"l7_task"`
+	L7Threads      *ebpf.Variable `ebpf:"l7_threads"`
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	WatchUnix      *ebpf.Variable `ebpf:"watch_unix"`
 }
@@ -254,6 +299,7 @@ type SpeechPrograms struct {
 	L7capClose    *ebpf.Program `ebpf:"l7cap_close"`
 	L7capFrom4    *ebpf.Program `ebpf:"l7cap_from4"`
 	L7capFrom6    *ebpf.Program `ebpf:"l7cap_from6"`
+	L7capOpen     *ebpf.Program `ebpf:"l7cap_open"`
 	L7capReady    *ebpf.Program `ebpf:"l7cap_ready"`
 	L7capRecv     *ebpf.Program `ebpf:"l7cap_recv"`
 	L7capRecvTwin *ebpf.Program `ebpf:"l7cap_recv_twin"`
@@ -277,6 +323,7 @@ func (p *SpeechPrograms) Close() error {
 		p.L7capClose,
 		p.L7capFrom4,
 		p.L7capFrom6,
+		p.L7capOpen,
 		p.L7capReady,
 		p.L7capRecv,
 		p.L7capRecvTwin,
