@@ -18,8 +18,8 @@ type pump struct {
 	every   time.Duration // metrics
 	giveUp  time.Duration
 	out     message
-	failing bool // and the log has said so
-	partial bool // the same, of records the backend refuses
+	failing [signals]bool // and the log has said so
+	partial [signals]bool // the same, of records the backend refuses
 }
 
 // The waits between two tries, unless the backend says another.
@@ -94,10 +94,10 @@ func (p *pump) deliver(ctx context.Context, s signal, request []byte, n int) {
 			return
 		case !a.retry:
 			p.e.count.lose(s, rejected, n)
-			p.failed(a.err)
+			p.failed(s, a.err)
 			return
 		}
-		p.failed(a.err)
+		p.failed(s, a.err)
 		pause := max(a.after, jittered(wait))
 		if time.Since(began)+pause > p.giveUp || !p.sleep(ctx, pause) {
 			p.e.count.lose(s, gaveUp, n)
@@ -127,18 +127,18 @@ func (p *pump) took(s signal, n int, a answer) {
 	lost := min(a.rejected, n)
 	p.e.count.sent[s].Add(uint64(n - lost))
 	p.e.count.lose(s, rejected, lost)
-	if lost > 0 && !p.partial {
+	if lost > 0 && !p.partial[s] {
 		p.log.Warn("the backend refuses some of what is sent", "signal", s.String(), "refused", lost, "message", a.message)
 	}
-	if p.failing {
-		p.log.Info("what is sent arrives again")
+	if p.failing[s] {
+		p.log.Info("what is sent arrives again", "signal", s.String())
 	}
-	p.partial, p.failing = lost > 0, false
+	p.partial[s], p.failing[s] = lost > 0, false
 }
 
-func (p *pump) failed(err error) {
-	if !p.failing {
+func (p *pump) failed(s signal, err error) {
+	if !p.failing[s] {
 		p.log.Warn("what is sent does not arrive; it is tried again where that can help", "error", err)
 	}
-	p.failing = true
+	p.failing[s] = true
 }
