@@ -68,7 +68,7 @@ func askNames(t *testing.T, p *peer) []asked {
 	question := func(name, kind, code string, client int) asked {
 		return asked{what: fmt.Sprintf("dns_question_name = '%s' and dns_question_type = '%s'", name, kind),
 			is: "protocol = 'dns' and network_transport = 'udp' and dns_response_code = '" + code + "'",
-			n:  n, client: client, served: p.queries(t, n, kind, name)}
+			n:  n, apart: true, client: client, served: p.queries(t, n, kind, name)}
 	}
 	dig := []string{"dig", "+tries=1", "+nocookie", "@127.0.0.1"}
 	for range n {

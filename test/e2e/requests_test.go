@@ -43,7 +43,7 @@ type asked struct {
 	client int    // ...made by this process.
 
 	port    string // if it is not the peer's
-	apart   bool   // the ends of a Unix socket do not know each other
+	apart   bool   // the ends of a Unix socket do not know each other, those of datagrams not always
 	in, out int    // bytes of all requests and all answers, as the client counted; 0: it did not
 	served  func() // the server's own count is n; nil: it does not count
 }
@@ -82,6 +82,9 @@ func TestRequests(t *testing.T) {
 				x.check(t, a, peers[i])
 			}
 		})
+	}
+	if t.Failed() {
+		t.Logf("what was lost: %v", a.rows("query", "select * from lost limit 20"))
 	}
 	a.hides(t)
 }
