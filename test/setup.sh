@@ -100,6 +100,16 @@ npm_package() {
 	quietly npm install --prefix "$dir" --no-audit --no-fund --loglevel=error "$name@$version"
 }
 
+# go_program FOLDER PACKAGE TAGS builds a program that tests talk to, from a Go
+# module of its own, into .cache.
+go_program() {
+	local dir=test/$1 out=.cache/$1
+	[ ! -e "$out" ] || [ -n "$(find "$dir" -newer "$out" -type f -print -quit)" ] || return 0
+	echo "setup: building $1 for the tests into $out (a minute or two)"
+	quietly env CGO_ENABLED=0 go -C "$dir" build -buildvcs=false -trimpath -ldflags "-s -w" -tags "$3" -o "$PWD/$out" "$2"
+	touch "$out" # go leaves the time of a file that did not change
+}
+
 # The browser's driver wants Node 20 and our way to run its tests 20.14.
 node_is_new() {
 	node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a == 20 && b >= 14) ? 0 : 1)'
@@ -128,4 +138,6 @@ if ! node_is_new; then
 	ln -sfn "node_modules/node-linux-$arch/bin" .cache/node/bin # where test/browser.sh looks
 fi
 npm_package duckdb @duckdb/node-api "$duckdb" "; it reads our segments, to prove that others can"
+go_program collector . ""
+go_program prometheus github.com/prometheus/prometheus/cmd/prometheus remove_all_sd # finds no targets in clouds
 echo "setup: everything is there"

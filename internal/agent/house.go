@@ -102,6 +102,7 @@ func (h *housekeeping) keep() {
 	a.correlate.Tick(now, &a.batch)
 	if h.ticks%lossesEvery == 0 {
 		a.watch.losses(&a.batch)
+		a.exportLosses(now)
 	}
 	if now >= h.checkpoint {
 		h.checkpoint = now + int64(checkpointEvery)

@@ -122,7 +122,10 @@ func CheckConfig(cfg config.Config) error {
 	for _, d := range catalog.Exporters {
 		exporters = append(exporters, d.Name)
 		part := cfg.Exporter(d.Name)
-		_, err := d.New(export.Env{Decode: part.Options, Self: func() []export.Metric { return nil }})
+		e, err := d.New(export.Env{Decode: part.Options, Self: func() []export.Metric { return nil }})
+		if err == nil {
+			err = e.Close()
+		}
 		errs = append(errs, part.Blame(err))
 	}
 	return errors.Join(append(errs, cfg.CheckNames(sensors, exporters))...)

@@ -115,10 +115,15 @@ func (r *running) featuresOff() (n int) {
 
 // selfMetrics gives the exporters what the last tick saw.
 func (a *Agent) selfMetrics() []export.Metric {
-	icmp := icmpMetrics()
+	m := icmpMetrics()
+	for _, e := range a.exporters {
+		if s, ok := e.(export.Sender); ok {
+			m = append(m, s.Metrics()...)
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append(icmp, a.self...)
+	return append(m, a.self...)
 }
 
 func (h *housekeeping) selfMetrics(s *api.Status) []export.Metric {

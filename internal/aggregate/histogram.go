@@ -36,6 +36,19 @@ func (h *Histogram) copied() Histogram {
 	return c
 }
 
+// Since returns what was counted after an earlier copy of the histogram.
+func (h *Histogram) Since(old *Histogram) Histogram {
+	d := h.copied()
+	d.Count, d.Sum, d.Zero = h.Count-old.Count, h.Sum-old.Sum, h.Zero-old.Zero
+	for i, n := range old.Classic {
+		d.Classic[i] -= n
+	}
+	for i, n := range old.Buckets { // a histogram never gets narrower
+		d.Buckets[old.First+i-h.First] -= n
+	}
+	return d
+}
+
 // Add counts a duration.
 func (h *Histogram) Add(ns int64) {
 	seconds := float64(max(ns, 0)) / 1e9

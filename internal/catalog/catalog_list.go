@@ -4,12 +4,14 @@ package catalog
 
 import (
 	"ghostlight/internal/export"
+	"ghostlight/internal/export/otlp"
 	"ghostlight/internal/export/prometheus"
 	"ghostlight/internal/l7"
 	"ghostlight/internal/l7/dns"
 	"ghostlight/internal/l7/http1"
 	"ghostlight/internal/l7/http2"
 	"ghostlight/internal/l7/kafka"
+	"ghostlight/internal/l7/mongodb"
 	"ghostlight/internal/l7/mysql"
 	"ghostlight/internal/l7/postgresql"
 	"ghostlight/internal/l7/redis"
@@ -25,6 +27,7 @@ import (
 
 // Exporters is every exporter, in the order of their folders.
 var Exporters = []export.Def{
+	otlp.Exporter,
 	prometheus.Exporter,
 }
 
@@ -34,6 +37,7 @@ var Protos = []l7.Proto{
 	http1.Proto,
 	http2.Proto,
 	kafka.Proto,
+	mongodb.Proto,
 	mysql.Proto,
 	postgresql.Proto,
 	redis.Proto,

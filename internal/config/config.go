@@ -42,7 +42,9 @@ type Config struct {
 	// otherwise, and each has options of its own (docs/sensors.md). One that
 	// changes while Ghostlight runs is loaded anew, and tells again what is there.
 	Sensors map[string]Part `yaml:"sensors" reload:"live"`
-	// Exporters by name, like the sensors.
+	// Exporters by name, like the sensors. Those that send records away are off
+	// until they stand here: `otlp: {endpoint: "https://collector:4318"}`
+	// (internal/export/otlp/README.md has its options).
 	Exporters map[string]Part `yaml:"exporters"`
 	// Certificate of the HTTP API.
 	TLS TLS `yaml:"tls"`

@@ -98,6 +98,9 @@ func (k *conn) decide(ch *event.Chunk) bool {
 // prefix is what is known of the way of ch, from its first byte if that was
 // seen.
 func (k *conn) prefix(ch *event.Chunk) []byte {
+	if k.transport == event.UDP { // each is a message
+		return ch.Data
+	}
 	var joined []byte
 	for i := range k.early {
 		if e := &k.early[i]; e.Sent == ch.Sent && len(e.Data) == e.Len {

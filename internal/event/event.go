@@ -284,7 +284,7 @@ type Alert struct {
 // Lost says that records are missing, where, and how many.
 type Lost struct {
 	Time   int64
-	Stage  string // ring, map, decode, enrich, store, cursor
+	Stage  string // ring, map, decode, enrich, store, cursor, export (the store has what an exporter lost)
 	Sensor string
 	Count  uint64
 }

@@ -4,6 +4,7 @@
 package export
 
 import (
+	"log/slog"
 	"net/http"
 
 	"ghostlight/internal/aggregate"
@@ -12,9 +13,10 @@ import (
 
 // Def describes an exporter. Each folder exports exactly one, named Exporter.
 type Def struct {
-	Name string
-	Doc  string
-	New  func(Env) (Instance, error)
+	Name  string
+	Doc   string
+	OptIn bool // off unless the configuration names it: it sends records to another place
+	New   func(Env) (Instance, error)
 }
 
 // Env is what an exporter gets from the agent.
@@ -27,6 +29,11 @@ type Env struct {
 	Requests *aggregate.Table
 	// Self tells how Ghostlight itself is doing.
 	Self func() []Metric
+	// Host describes this host and this Ghostlight, by the names of OpenTelemetry.
+	Host []event.Attr
+	// PID is the agent's process: what it sends is not sent again.
+	PID uint32
+	Log *slog.Logger // nil: say nothing
 }
 
 // Metric is one value of Ghostlight about itself.
@@ -39,7 +46,8 @@ type Metric struct {
 }
 
 // Instance is a running exporter. Export is called on the hot path, from one
-// goroutine: it must not block, and it copies what it keeps.
+// goroutine: it must not block, and it copies what it keeps. Close sends what
+// is left, within a bound.
 type Instance interface {
 	Export(*event.Batch)
 	Close() error
@@ -50,4 +58,14 @@ type Instance interface {
 type Server interface {
 	Path() string // "/metrics"
 	http.Handler
+}
+
+// Sender is an instance that sends in the background, and that lets go of
+// records rather than hold up the store.
+type Sender interface {
+	// Lost returns how many records did not arrive since it was last asked. The
+	// agent makes Lost records of it.
+	Lost() uint64
+	// Metrics tells how it is doing.
+	Metrics() []Metric
 }

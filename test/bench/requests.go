@@ -238,10 +238,24 @@ func (b *bench) turn(p *peer, m mode, n *taken) (err error) {
 	keep(&n.singleServer, oneServer)
 	keep(&n.single50, float64(one.p50.Nanoseconds())/1000)
 	keep(&n.single99, float64(one.p99.Nanoseconds())/1000)
-	if w != nil {
-		keep(&n.peak, w.memory("VmHWM"))
+	if w == nil {
+		return nil
 	}
-	return nil
+	keep(&n.peak, w.memory("VmHWM"))
+	return w.watched()
+}
+
+// watched fails if the agent let go of the sensor that is measured: its budget
+// allows for some seconds of a load like this.
+func (w *watcher) watched() error {
+	if w.url == "" {
+		return nil // another tool
+	}
+	s, err := w.status()
+	if err == nil && slices.Contains(s.Budget.Shed, "l7cap") {
+		err = errors.New("the agent let go of l7cap")
+	}
+	return err
 }
 
 // shoot runs one load and returns the CPU time of a request in microseconds, of
@@ -290,14 +304,17 @@ func (b *bench) readsTLS() (bool, error) {
 	}
 	defer r.Body.Close()
 	var d struct {
-		Sensors []struct{ Name, State string }
+		Sensors []struct {
+			Name string
+			OK   bool
+		}
 	}
 	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
 		return false, err
 	}
 	for _, s := range d.Sensors {
 		if s.Name == "tls" {
-			return s.State == "running", nil
+			return s.OK, nil
 		}
 	}
 	return false, nil

@@ -164,13 +164,16 @@ func TestFourTiers(t *testing.T) {
 	for i := range warm {
 		ask(i + 1)
 	}
-	a := start(t)
+	c := newCollector(t)
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	write(t, config, "exporters: {otlp: {endpoint: 'http://127.0.0.1:"+c.http+"'}}\n")
+	a := start(t, "--config", config)
 	for i := range n {
 		ask(i + 1)
 	}
 	sql := func(q string) []row { return a.rows("query", q) }
 	hops := []struct{ name, where string }{
-		{"the front's own", "role = 'server' and protocol = 'http' and service_name = 'nginx'"},
+		{"the front's own", "role = 'server' and protocol = 'http' and service_name = 'nginx' and destination_port = " + sys.front},
 		{"the front's calls, over TLS", "role = 'client' and protocol = 'http' and service_name = 'nginx' and tls"},
 		{"the gateway's own, over TLS", "role = 'server' and protocol = 'http' and container_name like 'gle-gateway%' and tls"},
 		{"the gateway's calls", "role = 'client' and protocol = 'http' and container_name like 'gle-gateway%' and not tls"},
@@ -192,7 +195,7 @@ func TestFourTiers(t *testing.T) {
 	// Each front request's trace holds all of them, and every parent but the
 	// first one's is in it.
 	whole := sql(`select trace_trace_id id, count(*) n from requests
-		where trace_trace_id in (select trace_trace_id from requests where role = 'server' and service_name = 'nginx') group by 1`)
+		where trace_trace_id in (select trace_trace_id from requests where role = 'server' and service_name = 'nginx' and destination_port = ` + sys.front + `) group by 1`)
 	for _, tr := range whole {
 		if tr.num("n") < len(hops)+1 { // with our own client's
 			t.Errorf("trace %s has %d spans, want %d", tr.str("id"), tr.num("n"), len(hops)+1)
@@ -204,9 +207,35 @@ func TestFourTiers(t *testing.T) {
 		t.Errorf("%d requests have a parent that is not there", orphans.num("n"))
 	}
 	a.stop()
+	c.stop()
+	c.checkTiers(sys.front, n, len(hops)+1)
 	for _, secret := range []string{"s3cret-in-query", "hunter2-in-sql"} {
-		if out, err := exec.Command("grep", "-rlaF", secret, a.data).Output(); err == nil {
+		if out, err := exec.Command("grep", "-rlaF", secret, a.data, c.dir).Output(); err == nil {
 			t.Errorf("%q is in %s", secret, strings.TrimSpace(string(out)))
 		}
+	}
+}
+
+// checkTiers looks for the same n traces in the Collector's file: each begins
+// at our own client, passes the front, and has at least so many spans.
+func (c *collector) checkTiers(front string, n, spans int) {
+	c.t.Helper()
+	size, roots, traces := map[string]int{}, map[string]int{}, map[string]bool{}
+	for _, s := range c.spans() {
+		size[s.TraceID]++
+		if s.ParentSpanID == "" {
+			roots[s.TraceID]++
+		}
+		if s.Kind == 2 && s.resource.get("service.name") == "nginx" && s.Attributes.get("server.port") == front {
+			traces[s.TraceID] = true
+		}
+	}
+	for id := range traces {
+		if size[id] < spans || roots[id] != 1 {
+			c.t.Errorf("trace %s has %d spans and %d roots at the Collector, want %d and 1", id, size[id], roots[id], spans)
+		}
+	}
+	if len(traces) != n {
+		c.t.Errorf("%d traces at the Collector, made were %d", len(traces), n)
 	}
 }

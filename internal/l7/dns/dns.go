@@ -29,9 +29,10 @@ const (
 )
 
 type conn struct {
-	out  l7.Out
-	ways [3]l7.Stream // of TCP, by side
-	open []pending
+	out   l7.Out
+	ways  [3]l7.Stream // of TCP, by side
+	begun [3]bool      // the place in it is known
+	open  []pending
 
 	asked, owner, alias [maxName]byte // names while a message is read
 	text                []byte        // of addresses
@@ -69,13 +70,21 @@ func (c *conn) Data(side l7.Side, chunk *event.Chunk) {
 
 // stream reads messages that each have their length before them.
 func (c *conn) stream(side l7.Side, s *l7.Stream) {
-	if s.Lost() {
-		if sniffFramed(s.Bytes()) == l7.Neither {
+	if b := s.Bytes(); (s.Lost() || !c.begun[side]) && sniffFramed(b) == l7.Neither {
+		if sniffMessage(b) != l7.Neither { // its length was read by itself, unseen
+			c.message(side, b, s, s.Len(), !s.Cut())
+			s.Next(s.Len())
+			s.Found()
+			c.begun[side] = true
+			return
+		}
+		if s.Lost() {
 			s.Lose()
 			return
 		}
-		s.Found()
 	}
+	s.Found()
+	c.begun[side] = true
 	for {
 		b := s.Bytes()
 		if len(b) < 2 {

@@ -230,6 +230,29 @@ func TestManyOpen(t *testing.T) {
 	}
 }
 
+// Servers read the length by itself: met in the middle, or after a loss, a
+// message may stand without it.
+func TestLengthUnseen(t *testing.T) {
+	p := &player{}
+	conn := newConn(p)
+	stream := func(side l7.Side, text string) {
+		conn.Data(side, &event.Chunk{Time: 1, Data: []byte(text), Len: len(text), Sent: side == l7.Asks, Transport: event.TCP})
+	}
+	for range 2 {
+		stream(l7.Asks, query)
+		stream(l7.Answers, framed(reply)[:2])
+		stream(l7.Answers, framed(reply)[2:])
+		stream(l7.Asks, framed(query)[:2])
+		stream(l7.Asks, framed(query)[2:])
+		stream(l7.Answers, framed(reply))
+		conn.Missing(l7.Asks, 0)
+		stream(l7.Asks, framed(query)[:2])
+	}
+	if len(p.ended) != 4 || p.open != 0 {
+		t.Errorf("%d open, %q", p.open, p.ended)
+	}
+}
+
 // A zone's transfer is many large messages: the first ends the call, and none is
 // kept.
 func TestLargeMessages(t *testing.T) {

@@ -61,13 +61,13 @@ func nextLine(b []byte) (line, rest []byte) {
 	return line, rest
 }
 
-// field cuts a header line into its name and value.
-func field(line []byte) (name, value []byte) {
-	i := bytes.IndexByte(line, ':')
-	if i < 0 {
-		return nil, nil
+// valueOf returns the value of a header line of the name given in lower case.
+func valueOf(line []byte, name string) (value []byte, ok bool) {
+	n := len(name)
+	if len(line) <= n || line[n] != ':' || !is(line[:n], name) {
+		return nil, false
 	}
-	return line[:i], trim(line[i+1:])
+	return trim(line[n+1:]), true
 }
 
 func trim(b []byte) []byte {
@@ -115,54 +115,54 @@ func parseAsk(b []byte, c *l7.Call) head {
 		if len(line) == 0 || b == nil { // the end, or a line that was cut
 			break
 		}
-		name, value := field(line)
-		switch len(name) {
-		case 2:
-			if is(name, "b3") {
-				h.parseB3(value, c)
-			}
-		case 4:
-			if is(name, "host") {
-				host = value
-			}
-		case 6:
-			if is(name, "expect") {
-				h.expects = is(value, "100-continue")
-			}
-		case 7:
-			if is(name, "upgrade") {
-				h.upgrade = upgradeTo(value)
-			}
-		case 10:
-			if is(name, "user-agent") {
-				agent = value
-			}
-		case 11:
-			switch {
-			case is(name, "traceparent"):
-				h.parseTraceparent(value, c)
-			case is(name, "x-b3-spanid"):
-				h.parseB3Span(value, c)
-			}
-		case 12:
-			if is(name, "x-b3-traceid") {
-				h.parseB3Trace(value, c)
-			}
-		case 14:
-			if is(name, "content-length") {
-				h.length = number(value)
-			}
-		case 17:
-			if is(name, "transfer-encoding") {
-				h.parseCoding(value)
-			}
-		}
+		h.askLine(line, c, &host, &agent)
 	}
 	addHost(c, host)
 	if len(agent) > 0 {
 		c.Add("user_agent.original", c.Keep(agent[:min(len(agent), keepAgent)]))
 	}
 	return h
+}
+
+// askLine reads one line of a request's head. Most say nothing to us, which
+// their first letter tells.
+func (h *head) askLine(line []byte, c *l7.Call, host, agent *[]byte) {
+	switch line[0] | 0x20 {
+	case 'b':
+		if v, ok := valueOf(line, "b3"); ok {
+			h.parseB3(v, c)
+		}
+	case 'h':
+		if v, ok := valueOf(line, "host"); ok {
+			*host = v
+		}
+	case 'e':
+		if v, ok := valueOf(line, "expect"); ok {
+			h.expects = is(v, "100-continue")
+		}
+	case 'u':
+		if v, ok := valueOf(line, "user-agent"); ok {
+			*agent = v
+		} else if v, ok := valueOf(line, "upgrade"); ok {
+			h.upgrade = upgradeTo(v)
+		}
+	case 'x':
+		if v, ok := valueOf(line, "x-b3-spanid"); ok {
+			h.parseB3Span(v, c)
+		} else if v, ok := valueOf(line, "x-b3-traceid"); ok {
+			h.parseB3Trace(v, c)
+		}
+	case 'c':
+		if v, ok := valueOf(line, "content-length"); ok {
+			h.length = number(v)
+		}
+	case 't':
+		if v, ok := valueOf(line, "traceparent"); ok {
+			h.parseTraceparent(v, c)
+		} else if v, ok := valueOf(line, "transfer-encoding"); ok {
+			h.parseCoding(v)
+		}
+	}
 }
 
 // parseAnswer reads an answer's head.
@@ -175,32 +175,32 @@ func parseAnswer(b []byte) head {
 		if len(line) == 0 || b == nil {
 			break
 		}
-		name, value := field(line)
-		switch len(name) {
-		case 7:
-			if is(name, "upgrade") {
-				h.upgrade = upgradeTo(value)
-			}
-		case 10:
-			if is(name, "connection") {
-				h.closes = is(value, "close") || h.closes && !is(value, "keep-alive")
-			}
-		case 12:
-			if is(name, "content-type") {
-				const stream = "text/event-stream"
-				h.events = len(value) >= len(stream) && is(value[:len(stream)], stream)
-			}
-		case 14:
-			if is(name, "content-length") {
-				h.length = number(value)
-			}
-		case 17:
-			if is(name, "transfer-encoding") {
-				h.parseCoding(value)
-			}
-		}
+		h.answerLine(line)
 	}
 	return h
+}
+
+// answerLine reads one line of an answer's head.
+func (h *head) answerLine(line []byte) {
+	switch line[0] | 0x20 {
+	case 'u':
+		if v, ok := valueOf(line, "upgrade"); ok {
+			h.upgrade = upgradeTo(v)
+		}
+	case 'c':
+		if v, ok := valueOf(line, "connection"); ok {
+			h.closes = is(v, "close") || h.closes && !is(v, "keep-alive")
+		} else if v, ok := valueOf(line, "content-type"); ok {
+			const stream = "text/event-stream"
+			h.events = len(v) >= len(stream) && is(v[:len(stream)], stream)
+		} else if v, ok := valueOf(line, "content-length"); ok {
+			h.length = number(v)
+		}
+	case 't':
+		if v, ok := valueOf(line, "transfer-encoding"); ok {
+			h.parseCoding(v)
+		}
+	}
 }
 
 func (h *head) parseCoding(value []byte) {

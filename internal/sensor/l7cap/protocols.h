@@ -53,6 +53,18 @@ _Static_assert(l7_is_size(HTTP2_CAPTURE_ASKS) && l7_is_size(HTTP2_CAPTURE_ANSWER
 #endif
 _Static_assert(l7_is_size(KAFKA_CAPTURE_ASKS) && l7_is_size(KAFKA_CAPTURE_ANSWERS) && KAFKA_CAPTURE_TURN <= 65535, "capture sizes of kafka");
 
+#include "../../l7/mongodb/sniff.h"
+#ifndef MONGODB_CAPTURE_ASKS
+#define MONGODB_CAPTURE_ASKS 1024
+#endif
+#ifndef MONGODB_CAPTURE_ANSWERS
+#define MONGODB_CAPTURE_ANSWERS 1024
+#endif
+#ifndef MONGODB_CAPTURE_TURN
+#define MONGODB_CAPTURE_TURN 4096
+#endif
+_Static_assert(l7_is_size(MONGODB_CAPTURE_ASKS) && l7_is_size(MONGODB_CAPTURE_ANSWERS) && MONGODB_CAPTURE_TURN <= 65535, "capture sizes of mongodb");
+
 #include "../../l7/mysql/sniff.h"
 #ifndef MYSQL_CAPTURE_ASKS
 #define MYSQL_CAPTURE_ASKS 1024
@@ -136,8 +148,16 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		f->turn = KAFKA_CAPTURE_TURN;
 		return true;
 	}
-	if (!datagram && (side = mysql_sniff(p, n))) {
+	if (!datagram && (side = mongodb_sniff(p, n))) {
 		f->index = 5;
+		f->side = side;
+		f->asks = MONGODB_CAPTURE_ASKS;
+		f->answers = MONGODB_CAPTURE_ANSWERS;
+		f->turn = MONGODB_CAPTURE_TURN;
+		return true;
+	}
+	if (!datagram && (side = mysql_sniff(p, n))) {
+		f->index = 6;
 		f->side = side;
 		f->asks = MYSQL_CAPTURE_ASKS;
 		f->answers = MYSQL_CAPTURE_ANSWERS;
@@ -145,7 +165,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = postgresql_sniff(p, n))) {
-		f->index = 6;
+		f->index = 7;
 		f->side = side;
 		f->asks = POSTGRESQL_CAPTURE_ASKS;
 		f->answers = POSTGRESQL_CAPTURE_ANSWERS;
@@ -153,7 +173,7 @@ static __always_inline bool l7_sniff(struct l7_protocol *f, const __u8 *p, __u32
 		return true;
 	}
 	if (!datagram && (side = redis_sniff(p, n))) {
-		f->index = 7;
+		f->index = 8;
 		f->side = side;
 		f->asks = REDIS_CAPTURE_ASKS;
 		f->answers = REDIS_CAPTURE_ANSWERS;

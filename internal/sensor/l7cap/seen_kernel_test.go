@@ -3,7 +3,9 @@ package l7cap
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -139,6 +141,25 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// Who asks for a connection is told at once, and once; the end that is asked
+// says nothing.
+func TestOpened(t *testing.T) {
+	if err := kernel.HaveTaskRegs.Have(); err != nil { // such a kernel gives tracing programs no cookie either
+		t.Skip(err)
+	}
+	w := begin(t, mode{tier: anyTier()})
+	for _, kind := range []network{tcp4, tcp6} {
+		p := kind.pair(t)
+		a := w.asked(p.clientCookie)
+		if len(a) != 1 || a[0].PID != uint32(os.Getpid()) || a[0].Len != 0 || a[0].Sent || a[0].Closed {
+			t.Errorf("the client: %+v", a)
+		}
+		if b := w.asked(p.serverCookie); len(b) != 0 {
+			t.Errorf("the server: %+v", b)
+		}
+	}
+}
+
 // A connection that was told of says when it is gone; another does not.
 func TestClosed(t *testing.T) {
 	for _, tier := range tiers {
@@ -207,7 +228,7 @@ func TestGoroutine(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
 			w := begin(t, mode{tier: tier, unix: true})
-			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [2]int16{goidOffset, -8}); err != nil {
+			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [4]int16{goidOffset, -8}); err != nil {
 				t.Fatal(err)
 			}
 			p := tcp4.pair(t)
@@ -300,14 +321,76 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
+// A server of datagrams has one socket for all clients: each datagram tells its
+// own, if the server asks. What is only peeked at is told once.
+func TestSenders(t *testing.T) {
+	const unknown = ""
+	for _, tier := range tiers {
+		for family, loopback := range map[string]unix.Sockaddr{
+			"IPv4": &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}},
+			"IPv6": &unix.SockaddrInet6{Addr: [16]byte{15: 1}},
+		} {
+			t.Run(tier.name+"/"+family, func(t *testing.T) {
+				w := begin(t, mode{tier: tier})
+				server, one, two := udpAt(t, loopback), udpAt(t, loopback), udpAt(t, loopback)
+				to, err := unix.Getsockname(server)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var want []string
+				b := make([]byte, 100)
+				for i, client := range []int{one, two, one, two} {
+					if err := unix.Sendto(client, []byte("DGQ what"), 0, to); err != nil {
+						t.Fatal(err)
+					}
+					if i == 3 { // it does not ask
+						if _, err := unix.Read(server, b); err != nil {
+							t.Fatal(err)
+						}
+						want = append(want, unknown)
+						break
+					}
+					for _, flags := range []int{unix.MSG_PEEK, 0} {
+						if _, _, err := unix.Recvfrom(server, b, flags); err != nil {
+							t.Fatal(err)
+						}
+					}
+					from, err := unix.Getsockname(client)
+					want = append(want, addr(t, from, err).String())
+				}
+				var got []string
+				for _, c := range w.of(cookie(t, server)) {
+					if !c.Remote.IsValid() {
+						got = append(got, unknown)
+						continue
+					}
+					got = append(got, c.Remote.String())
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("from %q, want %q", got, want)
+				}
+			})
+		}
+	}
+}
+
 func udp(t *testing.T) int {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return udpAt(t, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+}
+
+func udpAt(t *testing.T, at unix.Sockaddr) int {
+	t.Helper()
+	family := unix.AF_INET
+	if _, ok := at.(*unix.SockaddrInet6); ok {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Bind(fd, at); err != nil {
 		t.Fatal(err)
 	}
 	cookie(t, fd)

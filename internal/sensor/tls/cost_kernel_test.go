@@ -8,10 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
-
-	"ghostlight/internal/event"
-	"ghostlight/internal/wire"
 )
 
 // BenchmarkServer is keep-alive requests by wrk to a real server, alternately
@@ -94,34 +90,17 @@ func (w *watch) toggle(on bool) {
 // load makes requests for a while, and counts them and the server's chunks.
 func (w *watch) load(b *testing.B, port int) (requests, chunks int) {
 	b.Helper()
-	stop, stopped := make(chan bool), make(chan bool)
-	go func() { // ends with stop
-		defer close(stopped)
-		for range time.Tick(5 * time.Millisecond) {
-			var out event.Batch
-			w.reader.Drain(1<<20, func(raw []byte) {
-				h, _ := wire.View[wire.Header](raw)
-				if w.sensors[h.Sensor].Decode(h, raw, &out) == nil {
-					if c := out.Chunks[len(out.Chunks)-1]; c.TLS && !c.Closed && int(c.Local.Port()) == port && len(c.Data) > 1 {
-						chunks++
-					}
-				}
-				out.Reset()
-			})
-			select {
-			case <-stop:
-				return
-			default:
-			}
-		}
-	}()
+	w.clear()
 	out, err := exec.Command("wrk", "-t1", "-c8", "-d1s", fmt.Sprintf("https://127.0.0.1:%d/x", port)).Output()
 	if err != nil {
 		b.Fatal(err)
 	}
 	settle()
-	close(stop)
-	<-stopped
+	for _, c := range w.seen() {
+		if c.TLS && !c.Closed && int(c.Local.Port()) == port && len(c.Data) > 1 {
+			chunks++
+		}
+	}
 	head, _, _ := strings.Cut(string(out), " requests in ")
 	requests, err = strconv.Atoi(head[strings.LastIndexByte(head, ' ')+1:])
 	if err != nil {

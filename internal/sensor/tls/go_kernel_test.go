@@ -120,16 +120,19 @@ func TestGo(t *testing.T) {
 	w.probed(self)
 	w.probed("libssl.so.3")
 	t.Run("curl", func(t *testing.T) {
-		w.t, w.chunks = t, nil
+		w.t = t
+		w.clear()
 		w.both(port, curl(t, port, 6, 16))
 	})
 	t.Run("HTTP/1", func(t *testing.T) {
-		w.t, w.chunks = t, nil
+		w.t = t
+		w.clear()
 		w.both(port, ask(t, self, port, 8, 20, "1"))
 		w.goroutines(port)
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
-		w.t, w.chunks = t, nil
+		w.t = t
+		w.clear()
 		ask(t, self, port, 8, 20, "2")
 		settle()
 		w.streams(port, 8)
@@ -141,7 +144,7 @@ func TestGo(t *testing.T) {
 func (w *watch) goroutines(port int) {
 	w.t.Helper()
 	of := map[uint64]map[uint64]bool{}
-	for _, c := range w.chunks {
+	for _, c := range w.seen() {
 		if !c.TLS || c.Closed || int(c.Local.Port()) != port {
 			continue
 		}
@@ -163,14 +166,13 @@ func (w *watch) goroutines(port int) {
 // no gap.
 func (w *watch) streams(port, conns int) {
 	w.t.Helper()
-	w.drain()
 	type way struct {
 		client uint16
 		asks   bool
 	}
 	ends := [2]map[way]uint64{{}, {}}
 	bytes := [2]map[way]string{{}, {}}
-	for _, c := range w.chunks {
+	for _, c := range w.seen() {
 		if !c.TLS || c.Closed || !server(port)(&c) && !client(port)(&c) {
 			continue
 		}

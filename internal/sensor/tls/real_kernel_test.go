@@ -115,7 +115,7 @@ func TestServers(t *testing.T) {
 			w.probed(s.file)
 			w.both(port, curl(t, port, 6, 16))
 			// Again: sessions at the addresses of those that are gone.
-			w.chunks = nil
+			w.clear()
 			w.both(port, curl(t, port, 6, 16))
 		})
 	}

@@ -72,7 +72,7 @@ func TestStress(t *testing.T) {
 
 	parts, wrong := 0, 0
 	moved := map[bool]map[uint16]uint64{true: {}, false: {}} // by the client's port, at each end
-	for _, c := range w.chunks {
+	for _, c := range w.seen() {
 		if !c.TLS || c.Closed || !server(port)(&c) && !client(port)(&c) {
 			continue
 		}

@@ -104,6 +104,7 @@ const (
 	tlsL7FlagL7FLAG_SENT   tlsL7Flag = 1
 	tlsL7FlagL7FLAG_PLAIN  tlsL7Flag = 2
 	tlsL7FlagL7FLAG_CLOSED tlsL7Flag = 4
+	tlsL7FlagL7FLAG_OPENED tlsL7Flag = 8
 )
 
 type tlsL7TlsThread struct {

@@ -41,8 +41,7 @@ func TestWaker(t *testing.T) {
 			t.Fatal("it is not followed")
 		}
 	}
-	w.drain()
-	w.chunks = nil
+	w.clear()
 	const clients, each = 8, 10
 	var wait sync.WaitGroup
 	for c := range clients {
@@ -54,15 +53,14 @@ func TestWaker(t *testing.T) {
 	}
 	wait.Wait()
 	settle()
-	w.drain()
 	asked := map[string]uint64{} // request -> goroutine that serves it
 	right, linked := 0, 0
-	for _, c := range w.chunks {
+	for _, c := range w.seen() {
 		if !c.TLS && !c.Sent && int(c.Local.Port()) == ports[1] {
 			asked[word(c.Data)] = c.Goroutine
 		}
 	}
-	for _, c := range w.chunks {
+	for _, c := range w.seen() {
 		if !c.TLS || !c.Sent || int(c.Remote.Port()) != ports[0] {
 			continue
 		}
