@@ -78,6 +78,9 @@ func (e *instance) start(ctx context.Context, o *options, env export.Env, log *s
 	version := versionOf(env.Host)
 	e.pumps.Go(func() { records.records(ctx, env.Host, version) }) // ended by Close
 	if o.wants(metrics) {
+		if o.Temporality == "cumulative" { // the next export says it all again
+			measures.giveUp = min(o.RetryFor, o.MetricsInterval)
+		}
 		m := newMeter(env.Requests, env.Host, version, o.Temporality == "delta", uint64(time.Now().UnixNano()))
 		e.pumps.Go(func() { measures.metrics(ctx, m) }) // ended by Close
 	}
