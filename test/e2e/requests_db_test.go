@@ -36,11 +36,16 @@ func redis(t *testing.T) *peer {
 
 func askRedis(t *testing.T, p *peer) []asked {
 	t.Helper()
-	const n, kept = 2000, 20
-	bench := exec.Command("redis-benchmark", "-p", p.port, "-n", strconv.Itoa(n), "-P", "1", "-c", "4", "-t", "get", "-q")
-	if out, err := bench.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	const n, piped, kept = 2000, 160, 20
+	bench := func(command string, n int, flags ...string) (pid int) {
+		t.Helper()
+		cmd := exec.Command("redis-benchmark", append(flags, "-p", p.port, "-n", strconv.Itoa(n), "-t", command, "-q")...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return cmd.Process.Pid
 	}
+	get, incr := bench("get", n, "-P", "1", "-c", "4"), bench("incr", piped, "-P", "8", "-c", "2")
 	_, pid := input(t, strings.Repeat("SET password "+secret+"\n", kept), "redis-cli", "-p", p.port)
 	count := func(command string, want int) func() {
 		return func() {
@@ -52,7 +57,8 @@ func askRedis(t *testing.T, p *peer) []asked {
 		}
 	}
 	return []asked{
-		{what: "db_operation_name = 'GET'", is: "protocol = 'redis' and db_system_name = 'redis' and error_type is null", n: n, client: bench.Process.Pid, served: count("get", n)},
+		{what: "db_operation_name = 'GET'", is: "protocol = 'redis' and db_system_name = 'redis' and error_type is null", n: n, client: get, served: count("get", n)},
+		{what: "db_operation_name = 'INCR'", is: "protocol = 'redis' and error_type is null", n: piped, client: incr, served: count("incr", piped)},
 		{what: "db_operation_name = 'SET'", is: "protocol = 'redis'", n: kept, client: pid, served: count("set", kept)},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -36,24 +37,31 @@ func origin(t *testing.T) *peer {
 // askOrigin asks by curl and by net/http, over HTTP/1.1.
 func askOrigin(t *testing.T, p *peer) []asked {
 	t.Helper()
-	const n = 40
-	transport := &http.Transport{}
+	const workers, n = 4, 80
+	transport := &http.Transport{MaxIdleConnsPerHost: workers}
 	defer transport.CloseIdleConnections()
 	client := http.Client{Transport: transport}
-	for i := range n {
-		answer(t, &client, "GET", p, fmt.Sprintf("/own/%d", i+1), nil)
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			for i := w; i < n; i += workers {
+				answer(t, &client, "GET", p, fmt.Sprintf("/own/%d", i+1), nil)
+			}
+		})
 	}
+	all.Wait()
 	own := asked{what: "url_path like '/own/%'", is: "http_route = '/own/{id}' and http_response_status_code = 200",
 		n: n, client: os.Getpid(), served: p.lines(t, n, "GET /own/")}
 	return append(askPlain(t, p), own)
 }
 
-// answer makes a request and reads the answer to its end.
-func answer(t *testing.T, c *http.Client, method string, p *peer, path string, body []byte) *http.Response {
+// answer makes a request, reads the answer to its end, and returns its trailer.
+func answer(t *testing.T, c *http.Client, method string, p *peer, path string, body []byte) http.Header {
 	t.Helper()
 	q, err := http.NewRequest(method, "http://127.0.0.1:"+p.port+path, bytes.NewReader(body))
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return nil
 	}
 	if strings.HasPrefix(path, "/shop.") {
 		q.Header.Set("Content-Type", "application/grpc")
@@ -62,13 +70,14 @@ func answer(t *testing.T, c *http.Client, method string, p *peer, path string, b
 	q.Header.Set("Authorization", "Bearer "+secret)
 	r, err := c.Do(q)
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return nil
 	}
 	defer r.Body.Close()
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
-	return r
+	return r.Trailer
 }
 
 // warmH2 opens the connection that the agent will meet in its middle.
@@ -94,21 +103,29 @@ func askOwnH2(t *testing.T, p *peer) []asked {
 // time.
 func askH2(t *testing.T, p *peer) []asked {
 	t.Helper()
-	const n, load = 40, 200
+	const n = 40
 	for i := range n {
 		answer(t, p.client, "POST", p, fmt.Sprintf("/none/%d", i+1), make([]byte, 10_000))
 	}
-	h2load := exec.Command("h2load", "-n", strconv.Itoa(load), "-c", "2", "-m", "10", "http://127.0.0.1:"+p.port+"/load/1")
-	out, err := h2load.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), fmt.Sprintf("%d succeeded", load)) {
+	return append(askOwnH2(t, p), h2load(t, p, 200, "-c", "2", "-m", "10"), asked{
+		what: "url_path like '/none/%'", is: "http_request_method = 'POST' and http_response_status_code = 404 and size_request > 10000",
+		n: n, client: os.Getpid(), served: p.lines(t, n, "POST /none/")})
+}
+
+// h2load asks by nghttp2's load generator.
+func h2load(t *testing.T, p *peer, n int, flags ...string) asked {
+	t.Helper()
+	cmd := exec.Command("h2load", append(flags, "-n", strconv.Itoa(n), "http://127.0.0.1:"+p.port+"/load/1")...)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), fmt.Sprintf(" %d succeeded", n)) {
 		t.Fatalf("h2load: %v\n%s", err, out)
 	}
-	return append(askOwnH2(t, p), []asked{
-		{what: "url_path like '/none/%'", is: "http_request_method = 'POST' and http_response_status_code = 404 and size_request > 10000",
-			n: n, client: os.Getpid(), served: p.lines(t, n, "POST /none/")},
-		{what: "url_path like '/load/%'", is: "network_protocol_version = '2' and http_request_method = 'GET' and http_response_status_code = 200 and size_response > 1000",
-			n: load, client: h2load.Process.Pid, served: p.lines(t, load, "GET /load/")},
-	}...)
+	version := "2"
+	if flags[0] == "--h1" {
+		version = "1.1"
+	}
+	return asked{what: "url_path like '/load/%'", is: "network_protocol_version = '" + version + "' and http_request_method = 'GET' and http_response_status_code = 200 and size_response > 1000",
+		n: n, client: cmd.Process.Pid, served: p.lines(t, n, "GET /load/")}
 }
 
 // askGRPC makes calls of one message and calls of several, and some that fail.
@@ -119,8 +136,8 @@ func askGRPC(t *testing.T, p *peer) []asked {
 		return append([]byte{0, 0, 0, 0, byte(len(text))}, text...)
 	}
 	for range n {
-		r := answer(t, p.client, "POST", p, "/shop.Stock/Get", message("one"))
-		if status := r.Trailer.Get("Grpc-Status"); status != "0" {
+		trailer := answer(t, p.client, "POST", p, "/shop.Stock/Get", message("one"))
+		if status := trailer.Get("Grpc-Status"); status != "0" {
 			t.Fatalf("grpc-status is %q", status)
 		}
 		answer(t, p.client, "POST", p, "/shop.Stock/Watch", bytes.Repeat(message("one"), 5))

@@ -42,6 +42,7 @@ type asked struct {
 	client int    // ...made by this process.
 
 	port    string // if it is not the peer's
+	apart   bool   // the ends of a Unix socket do not know each other
 	in, out int    // bytes of all requests and all answers, as the client counted; 0: it did not
 	served  func() // the server's own count is n; nil: it does not count
 }
@@ -97,7 +98,10 @@ func (x asked) check(t *testing.T, a *agent, p *peer) {
 	if x.port != "" {
 		port, server = x.port, 0
 	}
-	rows := "destination_port = " + port + " and " + x.what
+	rows := x.what
+	if port != "" {
+		rows += " and destination_port = " + port
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	err := x.differs(a, rows)
 	for ; err != nil && time.Now().Before(deadline); err = x.differs(a, rows) {
@@ -123,6 +127,27 @@ func (x asked) check(t *testing.T, a *agent, p *peer) {
 	}
 }
 
+// The same over a Unix socket, where the configuration asks for it, but that
+// nobody knows there who is at the other end: each has a trace of its own.
+func TestUnixRequests(t *testing.T) {
+	p := newPeer(t)
+	socket := filepath.Join(filepath.Dir(p.served), "socket")
+	p.pid = background(t, "/usr/bin/python3", "testdata/plain.py", socket, p.served, "HTTP/1.1").Process.Pid
+	eventually(t, 15*time.Second, "the server's socket", func() error {
+		_, err := os.Stat(socket)
+		return err
+	})
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	write(t, file, "budget: {cpu: 0%, memory: 0}\nsensors:\n  l7cap: {unix: true}\n")
+	a := start(t, "--config", file)
+	path := fmt.Sprintf("/unix-%d/", os.Getpid())
+	x := curl(t, p, "url_path like '"+path+"%'", "network_transport = 'unix' and http_request_method = 'GET' and http_response_status_code = 200",
+		`url = "http://localhost`+path+`[1-20]"`, "unix-socket = "+socket)
+	x.served, x.apart = p.lines(t, 20, "GET "+path), true
+	p.port = "" // it has none
+	x.check(t, a, p)
+}
+
 // differs says how the records of both ends differ from what was made, or from
 // each other.
 func (x asked) differs(a *agent, rows string) error {
@@ -139,15 +164,19 @@ func (x asked) differs(a *agent, rows string) error {
 			return fmt.Errorf("%d bytes were sent and %d received: %s", x.in, x.out, end)
 		}
 	}
-	const same = `trace_trace_id, source_port, flow_id > 0, size_request, size_response, protocol, network_protocol_version,
+	const same = `source_port, flow_id > 0, size_request, size_response, protocol, network_protocol_version,
 		http_request_method, http_route, http_response_status_code, url_path, rpc_method, rpc_response_status_code,
 		db_operation_name, db_query_summary, db_query_text, dns_question_name, dns_question_type, dns_response_code`
-	both := a.rows("query", "select count(*) n from (select trace_parent_span_id, peer_pid, process_pid, "+same+" from requests where role = 'server' and "+rows+
-		" intersect select trace_span_id, process_pid, peer_pid, "+same+" from requests where role = 'client' and "+rows+")")[0]
+	client, server := "trace_trace_id, trace_span_id, process_pid, peer_pid, ", "trace_trace_id, trace_parent_span_id, peer_pid, process_pid, "
+	if x.apart {
+		client, server = "", ""
+	}
+	both := a.rows("query", "select count(*) n from (select "+server+same+" from requests where role = 'server' and "+rows+
+		" intersect select "+client+same+" from requests where role = 'client' and "+rows+")")[0]
 	if both.num("n") == x.n {
 		return nil
 	}
-	pair := a.rows("query", "select "+same+", role, trace_span_id, trace_parent_span_id, process_pid, peer_pid from requests where "+rows+" order by source_port, url_path, time limit 2")
+	pair := a.rows("query", "select "+same+", role, trace_trace_id, trace_span_id, trace_parent_span_id, process_pid, peer_pid from requests where "+rows+" order by source_port, url_path, time limit 2")
 	return fmt.Errorf("%d of %d servers' records match their client's, such as\n%s", both.num("n"), x.n, pair)
 }
 
@@ -293,6 +322,7 @@ func askFiles(t *testing.T, p *peer) []asked {
 	add(20, "HEAD /file/", head)
 	add(20, "GET /same/", curl(t, p, "url_path like '/same/%'", "http_request_method = 'GET' and http_response_status_code = 304 and size_response < 1000",
 		`url = "HOST/same/[1-20]"`, `header = "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"`))
+	all = append(all, h2load(t, p, 400, "--h1", "-c", "4"))
 	return append(all, pipeline(t, p))
 }
 

@@ -32,6 +32,7 @@ export interface Box { since: string; until: string; low: number; high: number }
 export const lower = (bound: number): number => bound - 2 ** Math.floor(Math.log2(bound - 1)) / 4;
 export const higher = (bound: number): number => bound + 2 ** Math.floor(Math.log2(bound)) / 4;
 
+const fastest = 1024; // ns
 const fewest = 16; // rows: a narrow range of latency is not blown up
 
 export function grid(h: Heatmap, most: number): Grid {
@@ -41,17 +42,22 @@ export function grid(h: Heatmap, most: number): Grid {
     bounds.push(higher(bounds[bounds.length - 1]!));
     if (bounds.length < fewest && bounds[0]! > 8) { bounds.unshift(lower(bounds[0]!)); shift++; }
   }
-  const joined = Math.max(1, Math.ceil(bounds.length / Math.max(1, most)));
+  // What is too fast to be told apart stands in one row, else it would stretch the scale.
+  const fast = bounds.filter((b) => b <= fastest).length;
+  const first = fast < bounds.length ? Math.max(1, fast) : 1;
+  const joined = Math.max(1, Math.ceil((bounds.length - first) / Math.max(1, most - 1)));
+  const bandOf = (row: number) => (row < first ? 0 : first > 1 ? 1 + Math.floor((row - first) / joined) : Math.floor(row / joined));
   const bands: Band[] = [];
-  for (let i = 0; i < bounds.length; i += joined) {
-    bands.push({ low: i ? bounds[i - 1]! : lower(bounds[0]!), high: bounds[Math.min(bounds.length, i + joined) - 1]! });
-  }
+  bounds.forEach((high, i) => {
+    const band = bandOf(i);
+    bands[band] = { low: bands[band]?.low ?? (i ? bounds[i - 1]! : lower(high)), high };
+  });
   const g: Grid = { from: nanos(h.from), step: BigInt(h.step_ns), columns: h.counts.length, bands, cells: [], most: 0, requests: 0, errors: 0 };
   h.counts.forEach((counts, column) => {
     let cell: Cell | undefined;
     counts.forEach((n, row) => {
       if (!n) return;
-      const band = Math.floor((row + shift) / joined);
+      const band = bandOf(row + shift);
       if (cell?.band !== band) g.cells.push((cell = { column, band, requests: 0, errors: 0 }));
       cell.requests += n;
       cell.errors += h.errors[column]![row]!;
@@ -94,10 +100,12 @@ export function readBox(text: string): Box | undefined {
 /** The terms that stand for a box's latency, told exactly. */
 export const boxTerms = (b: Box): string => `slower:${b.low}ns faster:${b.high}ns`;
 
-/** Where a duration stands: 0 at the fastest edge, 1 at the slowest; each octave takes the same room. */
+/** Where a duration stands: 0 at the fastest edge, 1 at the slowest; each row takes the same room. */
 export function height(g: Grid, ns: number): number {
-  const [first, last] = [g.bands[0]!.low, g.bands[g.bands.length - 1]!.high];
-  return Math.log2(ns / first) / Math.log2(last / first);
+  const found = g.bands.findIndex((b) => ns < b.high);
+  if (found < 0) return 1;
+  const b = g.bands[found]!;
+  return (found + Math.max(0, Math.log2(ns / b.low)) / Math.log2(b.high / b.low)) / g.bands.length;
 }
 
 /** Where a time stands: 0 at the left edge, 1 at the right. */
@@ -105,7 +113,8 @@ export const along = (g: Grid, ms: number): number => (ms - msOf(g, 0)) / (msOf(
 
 /** Round durations within the grid: 1, 10, 100 of each unit, and their thirds where there is room. */
 export function ticks(g: Grid): number[] {
-  const [first, last] = [g.bands[0]!.low, g.bands[g.bands.length - 1]!.high];
+  const [fast, last] = [g.bands[0]!, g.bands[g.bands.length - 1]!.high];
+  const first = fast.high > 4 * fast.low ? fast.high : fast.low; // a row of many octaves has no room for them
   const all = (steps: number[]) => {
     const out: number[] = [];
     for (let decade = 1; decade <= last; decade *= 10) for (const s of steps) if (decade * s >= first && decade * s <= last) out.push(decade * s);

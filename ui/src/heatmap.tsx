@@ -56,8 +56,7 @@ function Plot(props: { g: Grid; w: number; h: number; box: Box | undefined; onBo
     const r = canvas.current!.getBoundingClientRect();
     const column = Math.max(0, Math.min(g.columns - 1, Math.floor(((e.clientX - r.left) / r.width) * g.columns)));
     const y = 1 - (e.clientY - r.top) / r.height;
-    const found = g.bands.findIndex((b) => height(g, b.high) > y);
-    const row = found < 0 ? g.bands.length - 1 : found;
+    const row = Math.max(0, Math.min(g.bands.length - 1, Math.floor(y * g.bands.length)));
     return { left: column, right: column, low: row, high: row };
   };
   const marked = (to: Area): Area => {
@@ -121,7 +120,7 @@ function Plot(props: { g: Grid; w: number; h: number; box: Box | undefined; onBo
   };
 
   const place = (a: Area) => {
-    const [top, bottom] = [height(g, g.bands[a.high]!.high), height(g, g.bands[a.low]!.low)];
+    const [top, bottom] = [(a.high + 1) / g.bands.length, a.low / g.bands.length];
     return { left: `${(a.left / g.columns) * w}px`, width: `${((a.right + 1 - a.left) / g.columns) * w}px`, top: `${(1 - top) * h}px`, height: `${(top - bottom) * h}px` };
   };
   const clamp = (n: number) => Math.max(0, Math.min(1, n));
@@ -184,7 +183,7 @@ function draw(canvas: HTMLCanvasElement, g: Grid, w: number, h: number): void {
   for (const c of g.cells) {
     const x = Math.round(c.column * room);
     const wide = Math.max(1, Math.round((c.column + 1) * room) - x - (room > 4 ? 1 : 0));
-    const [top, bottom] = [Math.round((1 - height(g, g.bands[c.band]!.high)) * h), Math.round((1 - height(g, g.bands[c.band]!.low)) * h)];
+    const [top, bottom] = [Math.round((1 - (c.band + 1) / g.bands.length) * h), Math.round((1 - c.band / g.bands.length) * h)];
     const tall = Math.max(2, bottom - top - 1);
     ctx.globalAlpha = 1;
     ctx.fillStyle = paper;
@@ -195,7 +194,9 @@ function draw(canvas: HTMLCanvasElement, g: Grid, w: number, h: number): void {
     if (!c.errors) continue;
     ctx.globalAlpha = 1; // failures: a bar across the cell, as long as their share
     ctx.fillStyle = bad;
-    ctx.fillRect(x, bottom - 1 - Math.max(2, Math.round(tall / 2)), Math.max(2, Math.round((wide * c.errors) / c.requests)), Math.max(2, Math.round(tall / 2)));
+    const share = c.errors / c.requests;
+    const thick = share < 0.05 ? 2 : Math.max(2, Math.round(tall / 2));
+    ctx.fillRect(x, bottom - 1 - thick, Math.max(2, Math.round(wide * share)), thick);
   }
   ctx.globalAlpha = 1;
 }

@@ -136,7 +136,7 @@ export function Requests() {
           <SeenAt />
           <Incomplete complete={heat.data?.complete} />
           <span class="grow" />
-          {!none && !box && !asTable && <span class="dim only-wide hint">drag a box: its requests · drag the axis: the time range</span>}
+          {!none && !box && !asTable && !selected && <span class="dim only-wide hint">drag a box: its requests · drag the axis: the time range</span>}
           {!none && <button type="button" aria-pressed={asTable} title="the heatmap's cells as a table" onClick={() => set({ heat: asTable ? '' : 'table' }, true)}>{asTable ? 'Heatmap' : 'Cells'}</button>}
         </div>
         {heat.error && <Problem error={heat.error} retry={heat.retry} stale={heat.data !== undefined} />}

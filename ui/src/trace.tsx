@@ -78,9 +78,9 @@ function Head(props: { trace: Trace; onlyCritical: boolean; zoomed: boolean }) {
       <Back />
       {root && <h1><Sign mark={markOf(root)} />{str(root, 'service.name') || str(root, 'process.executable.name')} <span class="name">{operation(root)}</span></h1>}
       <span><b title={exactDuration(t.duration_ns)}>{duration(t.duration_ns)}</b> <span class="dim">{moment(at)}</span></span>
-      <span class="dim">{plural(spans.length, 'span')}, {plural((t.services ?? []).length, 'service')}</span>
+      {!param('select') && <span class="dim">{plural(spans.length, 'span')}, {plural((t.services ?? []).length, 'service')}</span>}
       {bad > 0 && <span class="bad"><Sign mark="error" />{bad} failed</span>}
-      {inferred > 0 && <span class="dim" title="their parent was concluded from what a thread did, not told by a header or a connection">{inferred} inferred</span>}
+      {inferred > 0 && !param('select') && <span class="dim" title="their parent was concluded from what a thread did, not told by a header or a connection">{inferred} inferred</span>}
       <Incomplete complete={t.complete} />
       <span class="grow" />
       {zoomed && <button type="button" onClick={() => set({ zoom: '' })}>Whole trace</button>}

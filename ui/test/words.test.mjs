@@ -111,6 +111,12 @@ test('the heatmap joins thin rows and loses no request', () => {
     assert.equal(heat.within(g, { left: 0, right: 3, low: 0, high: g.bands.length - 1 }).requests, sum(counts));
     g.bands.forEach((b, i) => assert.ok(b.low < b.high && (i === 0 || g.bands[i - 1].high === b.low), 'bands meet'));
   }
+  const wide = { ...counted([5, 6, 7, 8, 10, ...bounds]), counts: [[9, 0, 0, 0, 1, ...counts[0]]], errors: [[1, 0, 0, 0, 0, ...errors[0]]] };
+  const g = heat.grid(wide, 30);
+  assert.equal(g.bands[0].high, 10, 'what took nanoseconds is one row');
+  assert.equal(g.cells[0].requests, 10);
+  assert.equal(g.requests, 10 + sum([counts[0]]));
+  assert.ok(heat.ticks(g).every((ns) => ns >= 10));
   for (const b of bounds) assert.equal(heat.lower(heat.higher(b)), b);
 });
 

@@ -3,6 +3,7 @@ package l7cap
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -140,6 +141,25 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// Who asks for a connection is told at once, and once; the end that is asked
+// says nothing.
+func TestOpened(t *testing.T) {
+	if err := kernel.HaveTaskRegs.Have(); err != nil { // such a kernel gives tracing programs no cookie either
+		t.Skip(err)
+	}
+	w := begin(t, mode{tier: anyTier()})
+	for _, kind := range []network{tcp4, tcp6} {
+		p := kind.pair(t)
+		a := w.asked(p.clientCookie)
+		if len(a) != 1 || a[0].PID != uint32(os.Getpid()) || a[0].Len != 0 || a[0].Sent || a[0].Closed {
+			t.Errorf("the client: %+v", a)
+		}
+		if b := w.asked(p.serverCookie); len(b) != 0 {
+			t.Errorf("the server: %+v", b)
+		}
+	}
+}
+
 // A connection that was told of says when it is gone; another does not.
 func TestClosed(t *testing.T) {
 	for _, tier := range tiers {
@@ -208,7 +228,7 @@ func TestGoroutine(t *testing.T) {
 	for _, tier := range tiers {
 		t.Run(tier.name, func(t *testing.T) {
 			w := begin(t, mode{tier: tier, unix: true})
-			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [2]int16{goidOffset, -8}); err != nil {
+			if err := w.object.Maps["ghost_shared_go_procs"].Put(self, [4]int16{goidOffset, -8}); err != nil {
 				t.Fatal(err)
 			}
 			p := tcp4.pair(t)

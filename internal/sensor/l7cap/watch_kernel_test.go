@@ -152,11 +152,18 @@ func (w *watch) drain() {
 	}
 }
 
-// of returns the chunks so far of one end.
+// of returns the chunks so far of one end, but for who asked for it.
 func (w *watch) of(cookie uint64) []event.Chunk {
 	w.t.Helper()
 	w.drain()
-	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie })
+	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie || c.Opened })
+}
+
+// asked returns who asked for a connection.
+func (w *watch) asked(cookie uint64) []event.Chunk {
+	w.t.Helper()
+	w.drain()
+	return slices.DeleteFunc(slices.Clone(w.chunks), func(c event.Chunk) bool { return c.Conn != cookie || !c.Opened })
 }
 
 func (w *watch) lost() uint64 {

@@ -53,6 +53,58 @@ for (let c = 0; c < k; c++) {
 }
 `
 
+// PostgreSQL's way: plain bytes ask for TLS, and are answered by one.
+const startServer = `
+import socket, ssl, sys, threading
+c = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+c.load_cert_chain(sys.argv[2], sys.argv[3])
+def serve(s):
+    if len(s.recv(8)) < 8: return
+    s.sendall(b"S")
+    s = c.wrap_socket(s, server_side=True)
+    while True:
+        head = s.recv(4096)
+        if not head: return
+        name = head.split(b" ")[1][1:]
+        s.sendall(b"HTTP/1.1 200 OK\r\nX-Id: " + name + b"\r\nContent-Length: 0\r\n\r\n")
+l = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()
+`
+
+const startClient = `
+import socket, ssl, sys
+port, k, n = map(int, sys.argv[1:4])
+c = ssl.create_default_context(); c.check_hostname = False; c.verify_mode = ssl.CERT_NONE
+for x in range(k):
+    s = socket.create_connection(("127.0.0.1", port))
+    s.sendall(bytes([0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]))
+    assert s.recv(1) == b"S"
+    s = c.wrap_socket(s)
+    for i in range(n):
+        name = "x%d-%d" % (x, i)
+        s.sendall(b"GET /" + name.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert name.encode() in s.recv(4096)
+        print(name, s.getsockname()[1])
+    s.close()
+`
+
+// A connection that begins in plaintext, of a protocol that is known.
+func TestStartTLS(t *testing.T) {
+	cert, key := certificate(t)
+	port := freePort(t)
+	interpreted("/usr/bin/python3", "server.py", startServer)(t, port, cert, key)
+	listening(t, port)
+	w := begin(t)
+	w.probed("libssl.so.3")
+	w.both(port, told(t, exec.Command("/usr/bin/python3", script(t, "client.py", startClient), fmt.Sprint(port), "4", "5"), 20))
+	for _, c := range w.seen() {
+		// The hello tells it, and is told; 23 begins a record of application data.
+		if !c.TLS && len(c.Data) > 0 && c.Data[0] == 23 && (server(port)(&c) || client(port)(&c)) {
+			t.Errorf("%d encrypted bytes were told as plain", len(c.Data))
+		}
+	}
+}
+
 // clients are real ones that print for each answer its id and their port.
 var clients = []struct{ name, program, script, text string }{
 	{"asyncio", "/usr/bin/python3", "client.py", asyncioClient},
