@@ -46,7 +46,7 @@ func askRedis(t *testing.T, p *peer) []asked {
 		return cmd.Process.Pid
 	}
 	get, incr := bench("get", n, "-P", "1", "-c", "4"), bench("incr", piped, "-P", "8", "-c", "2")
-	_, pid := input(t, strings.Repeat("SET password "+secret+"\n", kept), "redis-cli", "-p", p.port)
+	_, pid := input(t, strings.Repeat("SET password "+secret()+"\n", kept), "redis-cli", "-p", p.port)
 	count := func(command string, want int) func() {
 		return func() {
 			t.Helper()
@@ -78,7 +78,7 @@ func askDatabase(t *testing.T, p *peer) []asked {
 	var all []asked
 	for _, mode := range []string{"simple", "extended", "prepared"} {
 		script := filepath.Join(filepath.Dir(p.served), mode)
-		write(t, script, "\\set n random(1, 100)\nselect name as "+mode+" from items where id = :n and secret <> '"+secret+"';\ninsert into hits values (:n, '"+mode+"');\n")
+		write(t, script, "\\set n random(1, 100)\nselect name as "+mode+" from items where id = :n and secret <> '"+secret()+"';\ninsert into hits values (:n, '"+mode+"');\n")
 		bench := exec.Command("pgbench", "-h", "127.0.0.1", "-p", p.port, "-U", "postgres", "-n", "-c", "2", "-t", strconv.Itoa(n/2), "-M", mode, "-f", script, "postgres")
 		if out, err := bench.CombinedOutput(); err != nil || !strings.Contains(string(out), fmt.Sprintf(": %d/%d", n, n)) {
 			t.Fatalf("pgbench: %v\n%s", err, out)
@@ -119,7 +119,7 @@ func askMariaDB(t *testing.T, p *peer) []asked {
 	t.Helper()
 	const n = 50
 	const status = "show global status like 'Com_select';\n"
-	orders := status + strings.Repeat("select n from numbers where secret <> '"+secret+"';\n", n) + status +
+	orders := status + strings.Repeat("select n from numbers where secret <> '"+secret()+"';\n", n) + status +
 		"prepare numbered from 'select n from numbers where n = ?';\n" + strings.Repeat("set @n = 1; execute numbered using @n;\n", n)
 	out, pid := input(t, orders, "mariadb", "--no-defaults", "--protocol=tcp", "-h", "127.0.0.1", "-P", p.port, "-N", "-B", "shop")
 	var counts []int

@@ -67,7 +67,7 @@ func answer(t *testing.T, c *http.Client, method string, p *peer, path string, b
 		q.Header.Set("Content-Type", "application/grpc")
 		q.Header.Set("TE", "trailers")
 	}
-	q.Header.Set("Authorization", "Bearer "+secret)
+	q.Header.Set("Authorization", "Bearer "+secret())
 	r, err := c.Do(q)
 	if err != nil {
 		t.Error(err)

