@@ -52,7 +52,8 @@ func calledBy(who *event.Who) string {
 	if !strings.HasPrefix(name, "/") {
 		name, _, _ = strings.Cut(name, " ")
 	}
-	name = strings.TrimSuffix(path.Base(name), ":")
+	name, _, _ = strings.Cut(path.Base(name), " ") // "/usr/bin/redis-server 127.0.0.1:6379"
+	name = strings.TrimSuffix(name, ":")
 	if strings.Trim(name, plainName) != "" || strings.Trim(name, "0123456789.-") == "" || name[0] == '-' || name[0] == '.' {
 		return who.Name
 	}

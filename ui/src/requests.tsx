@@ -41,13 +41,13 @@ function Operation(props: { row: Request['row'] }) {
 
 export function Status(props: { row: Request['row'] }) {
   const { row } = props;
-  return <CellValue field="status" value={statusText(row) || (failed(row) ? 'error' : 'ok')} class={`verdict ${failed(row) ? 'bad' : ''}`}><Sign mark={markOf(row)} />{statusText(row) || (failed(row) ? 'failed' : 'ok')}</CellValue>;
+  return <CellValue field="status" value={statusText(row) || (failed(row) ? 'error' : 'ok')} class={`verdict ${failed(row) ? 'bad' : ''}`}><Sign mark={markOf(row)} /><span title={[statusText(row), str(row, 'error.type'), row.complete === false && 'not seen whole'].filter(Boolean).join(', ')}>{statusText(row) || (failed(row) ? 'failed' : 'ok')}</span></CellValue>;
 }
 
 // The bar of a request's eight parts will stand before "Took".
 const builtin: Column<Request>[] = [
   { id: 'time', label: 'Time', title: 'when it began', width: '108px', cell: (r) => <CellValue field="time" value={r.at}>{clock(r.at)}</CellValue>, sort: (r) => r.at },
-  { id: 'status', label: 'Status', width: '86px', cell: (r) => <Status row={r.row} />, sort: (r) => statusText(r.row) },
+  { id: 'status', label: 'Status', width: '98px', cell: (r) => <Status row={r.row} />, sort: (r) => statusText(r.row) },
   { id: 'operation', label: 'What', title: 'method and route, query or topic', width: 'minmax(190px, 4fr)', cell: (r) => <Operation row={r.row} />, sort: (r) => operation(r.row) },
   { id: 'client', label: 'Client', width: 'minmax(130px, 2fr)', cell: (r) => <Place end={asker(r.row)} />, sort: (r) => nameOf(asker(r.row)) },
   { id: 'server', label: 'Server', width: 'minmax(130px, 2fr)', cell: (r) => <Place end={answerer(r.row)} />, sort: (r) => nameOf(answerer(r.row)) },

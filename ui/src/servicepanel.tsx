@@ -90,7 +90,7 @@ function Routes(props: { service: string; routes: readonly Route[] }) {
         {props.routes.map((r) => (
           <li key={r.protocol + r.name}>
             <button type="button" class="plain" onClick={() => set({ select: routeKey(props.service, r) })}>
-              <span class="name">{r.name}</span><span class="failedshare"><Errors red={r} /></span><span class="rate">{frequency(r.rate)}</span><span class="rate">{duration(r.p99_ns)}</span><Strip heat={r.heat ?? []} label={`${plural(r.requests, 'request')} over time`} />
+              <span class="name" title={r.name}>{r.name}</span><span class="failedshare"><Errors red={r} /></span><span class="rate" title={`p99 ${exactDuration(r.p99_ns)}, ${plural(r.requests, 'request')}, ${frequency(r.rate)}`}>{duration(r.p99_ns)}</span><Strip heat={r.heat ?? []} label={`${plural(r.requests, 'request')} over time`} />
             </button>
           </li>
         ))}

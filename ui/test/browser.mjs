@@ -1,10 +1,13 @@
 // Drives Debian's chromium for the tests: a fresh profile each time, no
 // network beyond the page, and a note of everything that went wrong.
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const shots = process.env.GHOSTLIGHT_SHOTS ?? '';
 
 export async function startBrowser() {
@@ -46,4 +49,15 @@ export async function startBrowser() {
       await rm(profile, { recursive: true, force: true });
     },
   };
+}
+
+/** axe-core runs in the page's own world, past its content policy. */
+export async function accessible(page, where) {
+  const session = await page.context().newCDPSession(page);
+  await session.send('Page.setBypassCSP', { enabled: true });
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => axe.run({ resultTypes: ['violations'] }));
+  const serious = found.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
+  const text = serious.map((v) => `${v.id}: ${v.help}\n  ${v.nodes.slice(0, 4).map((n) => `${n.html.slice(0, 160)} ${n.any[0]?.message ?? ''}`).join('\n  ')}`).join('\n');
+  assert.equal(text, '', `axe on ${where}`);
 }

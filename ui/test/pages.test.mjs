@@ -3,12 +3,9 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, afterEach, before, test } from 'node:test';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { startBrowser } from './browser.mjs';
+import { accessible, startBrowser } from './browser.mjs';
 import { startMock } from './mock.mjs';
 
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let browser;
 let mock;
 let url;
@@ -47,17 +44,6 @@ const pages = {
 
 const rows = '.table [role=row][data-key]';
 const at = (page) => new URL(page.url());
-
-/** axe-core runs in the page's own world, past its content policy. */
-async function accessible(page, where) {
-  const session = await page.context().newCDPSession(page);
-  await session.send('Page.setBypassCSP', { enabled: true });
-  await page.evaluate(axe);
-  const found = await page.evaluate(() => axe.run({ resultTypes: ['violations'] }));
-  const serious = found.violations.filter((v) => v.impact === 'serious' || v.impact === 'critical');
-  const text = serious.map((v) => `${v.id}: ${v.help}\n  ${v.nodes.slice(0, 4).map((n) => `${n.html.slice(0, 160)} ${n.any[0]?.message ?? ''}`).join('\n  ')}`).join('\n');
-  assert.equal(text, '', `axe on ${where}`);
-}
 
 function quiet(page, allowed = /^$/) {
   assert.deepEqual(page.problems.filter((p) => !allowed.test(p)), [], 'console');

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { after, afterEach, before, test } from 'node:test';
-import { startBrowser } from './browser.mjs';
+import { accessible, startBrowser } from './browser.mjs';
 import { startMock } from './mock.mjs';
 
 let browser;
@@ -57,6 +57,7 @@ test('a box in the heatmap counts what the table then shows', async () => {
   await page.waitForFunction(() => location.search.includes('box='));
   await page.waitForFunction((n) => document.querySelector('.toolbar.below').innerText.replaceAll(',', '').includes(`${n} request`), counted);
   await page.waitForSelector('.heat .held');
+  await accessible(page, 'a box in the heatmap');
   await page.mouse.move(box.x + 300, box.y + box.height + 200);
   await browser.shot(page, 'heatmap-box');
   const again = await browser.open(page.url());
@@ -92,6 +93,7 @@ test('the cells of the heatmap are a table too, which adds up to what the agent 
   await page.waitForSelector('.heat .table [role=row][data-key]');
   const heat = await (await fetch(`${url}/api/v1/heatmap?${range}&columns=120`)).json();
   const total = heat.counts.flat().reduce((n, x) => n + x, 0);
+  await accessible(page, 'the cells of the heatmap');
   const seen = new Map();
   for (let i = 0; i < 400; i++) {
     for (const [key, n] of await page.locator('.heat .table [role=row][data-key]').evaluateAll((all) => all.map((r) => [r.dataset.key, Number(r.children[2].innerText.replaceAll(',', ''))]))) seen.set(key, n);
@@ -125,6 +127,28 @@ test('a brush along the time axis sets the range of every page', async () => {
   quiet(page);
 });
 
+test('a brush over the chart of a service sets the range, and its numbers stand below', async () => {
+  const page = await browser.open(`${url}/services?since=10m${mine}`);
+  await page.waitForSelector(rows);
+  await page.keyboard.press('j');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.panel .chart svg');
+  await page.getByText('As a table').click();
+  await page.waitForSelector('.panel details[open] tbody tr');
+  const said = Number(/([\d,]+) request/.exec(await page.locator('.panel .lead').innerText())[1].replaceAll(',', ''));
+  const steps = await page.locator('.panel details[open] tbody td:nth-child(2)').evaluateAll((all) => all.reduce((n, td) => n + Number(td.innerText.replaceAll(',', '')), 0));
+  assert.equal(steps, said, 'the steps add up to the whole');
+  await accessible(page, 'the panel of a service');
+  await page.locator('.panel .chart .lanes').first().scrollIntoViewIfNeeded();
+  const lanes = await page.locator('.panel .chart .lanes').first().boundingBox();
+  await drag(page, [lanes.x + lanes.width * 0.3, lanes.y + 20], [lanes.x + lanes.width * 0.8, lanes.y + 20]);
+  await page.waitForFunction(() => document.querySelectorAll('.chart .now').length === 2); // both charts have the cursor
+  await page.mouse.up();
+  await page.waitForFunction(() => /since=.*until=/.test(location.search));
+  assert.ok(params(page).get('select'), 'the panel stays');
+  quiet(page);
+});
+
 test('from the overview to the service, its requests, a request, its trace, a span and its flow', async () => {
   const page = await browser.open(`${url}/?${mine}`);
   await page.waitForSelector('.overviewpage .red tbody tr');
@@ -151,6 +175,7 @@ test('from the overview to the service, its requests, a request, its trace, a sp
   assert.ok(await page.locator('.bar rect.critical').count() > 0, 'the critical path is drawn');
   await page.waitForTimeout(400);
   await browser.shot(page, 'trace-panel');
+  await accessible(page, 'a trace with a span');
   await page.getByRole('link', { name: 'Its flow' }).click();
   await page.waitForFunction(() => location.pathname === '/flows' && /flow\.id:\d+/.test(location.search));
   quiet(page);

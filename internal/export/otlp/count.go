@@ -32,15 +32,19 @@ func (c *counts) lose(s signal, w why, n int) { c.lost[s][w].Add(uint64(n)) }
 
 // take returns the spans and logs lost since the last call.
 func (c *counts) take() uint64 {
-	sum := uint64(0)
+	n := c.untold()
+	c.told += n
+	return n
+}
+
+// untold is what take would return.
+func (c *counts) untold() (n uint64) {
 	for _, s := range []signal{traces, logs} {
 		for w := range reasons {
-			sum += c.lost[s][w].Load()
+			n += c.lost[s][w].Load()
 		}
 	}
-	n := sum - c.told
-	c.told = sum
-	return n
+	return n - c.told
 }
 
 func (c *counts) metrics(queued int) []export.Metric {

@@ -37,6 +37,7 @@ type instance struct {
 	wantsTraces, wantsAlerts bool
 	queue                    *queue
 	count                    counts
+	log                      *slog.Logger
 	stop                     chan struct{} // closed when no more comes
 	end                      context.CancelFunc
 	pumps                    sync.WaitGroup
@@ -54,7 +55,7 @@ func newInstance(env export.Env) (export.Instance, error) {
 	if log == nil {
 		log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	e := &instance{self: &event.Who{Service: "ghostlight", PID: env.PID}, pid: env.PID, queue: newQueue(o.QueueBytes, o.BatchBytes), stop: make(chan struct{}), wantsTraces: o.wants(traces), wantsAlerts: o.wants(logs)}
+	e := &instance{self: &event.Who{Service: "ghostlight", PID: env.PID}, pid: env.PID, queue: newQueue(o.QueueBytes, o.BatchBytes), stop: make(chan struct{}), log: log, wantsTraces: o.wants(traces), wantsAlerts: o.wants(logs)}
 	ctx, end := context.WithCancel(context.Background())
 	e.end = end
 	if err := e.start(ctx, &o, env, log); err != nil {
@@ -78,6 +79,9 @@ func (e *instance) start(ctx context.Context, o *options, env export.Env, log *s
 	version := versionOf(env.Host)
 	e.pumps.Go(func() { records.records(ctx, env.Host, version) }) // ended by Close
 	if o.wants(metrics) {
+		if o.Temporality == "cumulative" { // the next export says it all again
+			measures.giveUp = min(o.RetryFor, o.MetricsInterval)
+		}
 		m := newMeter(env.Requests, env.Host, version, o.Temporality == "delta", uint64(time.Now().UnixNano()))
 		e.pumps.Go(func() { measures.metrics(ctx, m) }) // ended by Close
 	}
@@ -128,6 +132,9 @@ func (e *instance) Close() error {
 	defer late.Stop()
 	e.pumps.Wait()
 	e.end()
+	if n := e.count.untold(); n > 0 { // no Lost record will tell
+		e.log.Warn("not all could be sent before the end; the store has it", "lost", n)
+	}
 	return nil
 }
 

@@ -94,8 +94,8 @@ func stories() []struct {
 		{"server", ends(event.Request{
 			Family: event.HTTP, Role: event.Server, Protocol: "http", Version: "1.1", Operation: "GET", Route: "/items/{id}", Text: "/items/7", Query: "q=***",
 			Status: 500, Error: "500", RequestBytes: 80, ResponseBytes: 1200, QueueNS: 5, TID: 9, TLS: true, Peer: &event.Who{Service: "nginx"},
-			Trace: event.Trace{Inferred: true}, Attrs: []event.Attr{{Key: "server.address", Value: "shop.example"}, {Key: "user_agent.original", Value: "x"}},
-		}), `SERVER "GET /items/{id}" ERROR client.address=10.0.0.1 client.port=40000 error.type=500 ghostlight.queue_ns=5 ghostlight.trace.inferred=true http.request.method=GET http.request.size=80 http.response.size=1200 http.response.status_code=500 http.route=/items/{id} network.local.address=10.0.0.2 network.local.port=8080 network.peer.address=10.0.0.1 network.peer.port=40000 network.protocol.name=http network.protocol.version=1.1 network.transport=tcp server.address=shop.example server.port=8080 service.peer.name=nginx thread.id=9 url.path=/items/7 url.query=q=*** url.scheme=https user_agent.original=x`},
+			Trace: event.Trace{Inferred: true}, Attrs: []event.Attr{{Key: "server.address", Value: "shop.example"}, {Key: "server.port", Value: "443"}, {Key: "user_agent.original", Value: "x"}},
+		}), `SERVER "GET /items/{id}" ERROR client.address=10.0.0.1 client.port=40000 error.type=500 ghostlight.queue_ns=5 ghostlight.trace.inferred=true http.request.method=GET http.request.size=80 http.response.size=1200 http.response.status_code=500 http.route=/items/{id} network.local.address=10.0.0.2 network.local.port=8080 network.peer.address=10.0.0.1 network.peer.port=40000 network.protocol.name=http network.protocol.version=1.1 network.transport=tcp server.address=shop.example server.port=443 service.peer.name=nginx thread.id=9 url.path=/items/7 url.query=q=*** url.scheme=https user_agent.original=x`},
 		{"client", ends(event.Request{
 			Family: event.HTTP, Role: event.Client, Protocol: "http", Version: "1.1", Operation: "_OTHER", Text: "/items/7", Query: "q=1", Status: 200,
 		}), `CLIENT "HTTP" UNSET http.request.method=_OTHER http.request.size=0 http.response.size=0 http.response.status_code=200 network.local.address=10.0.0.1 network.local.port=40000 network.peer.address=10.0.0.2 network.peer.port=8080 network.protocol.name=http network.protocol.version=1.1 network.transport=tcp server.address=10.0.0.2 server.port=8080 url.full=http://10.0.0.2:8080/items/7?q=1 url.scheme=http`},
@@ -104,8 +104,8 @@ func stories() []struct {
 		}, `CLIENT "a.B/C" ERROR error.type=NOT_FOUND network.protocol.name=grpc network.transport=unix rpc.method=a.B/C rpc.response.status_code=NOT_FOUND rpc.system.name=grpc`},
 		{"query", ends(event.Request{
 			Family: event.DB, Role: event.Client, Protocol: "postgresql", System: "postgresql", Operation: "SELECT", Target: "items", Namespace: "main",
-			Summary: "SELECT items", Text: "select * from items where id = ?",
-		}), `CLIENT "SELECT items" UNSET db.collection.name=items db.namespace=main db.operation.name=SELECT db.query.summary=SELECT items db.query.text=select * from items where id = ? db.system.name=postgresql network.local.address=10.0.0.1 network.local.port=40000 network.peer.address=10.0.0.2 network.peer.port=8080 network.protocol.name=postgresql network.transport=tcp server.address=10.0.0.2 server.port=8080`},
+			Summary: "SELECT items", Text: "select * from items where id = ?", Attrs: []event.Attr{{Key: "db.response.returned_rows", Value: "7"}, {Key: "db.operation.batch.size", Value: "many"}},
+		}), `CLIENT "SELECT items" UNSET db.collection.name=items db.namespace=main db.operation.batch.size=many db.operation.name=SELECT db.query.summary=SELECT items db.query.text=select * from items where id = ? db.response.returned_rows=7 db.system.name=postgresql network.local.address=10.0.0.1 network.local.port=40000 network.peer.address=10.0.0.2 network.peer.port=8080 network.protocol.name=postgresql network.transport=tcp server.address=10.0.0.2 server.port=8080`},
 		{"produce", event.Request{Family: event.Messaging, Role: event.Client, Protocol: "kafka", System: "kafka", Operation: "produce", Target: "orders"},
 			`PRODUCER "produce orders" UNSET ghostlight.complete=false messaging.destination.name=orders messaging.operation.name=produce messaging.system=kafka network.protocol.name=kafka network.transport=unix`},
 		{"fetch", event.Request{Family: event.Messaging, Role: event.Client, Protocol: "kafka", System: "kafka", Operation: "fetch", Target: "\xff", Complete: true},
@@ -137,6 +137,20 @@ func TestSpanIDs(t *testing.T) {
 	s = spanOf(t, &event.Request{}, 0) // a backend refuses ids of zeros
 	if id := s.GetTraceId(); len(id) != 16 || id[0] == 0 && slices.Max(id) == 0 || slices.Max(s.GetSpanId()) == 0 || s.ParentSpanId != nil {
 		t.Errorf("%v", s)
+	}
+}
+
+// What the conventions have as numbers is sent as numbers.
+func TestNumbers(t *testing.T) {
+	r := event.Request{Attrs: []event.Attr{{Key: "db.response.returned_rows", Value: "7"}, {Key: "server.port", Value: "443"}}}
+	found := 0
+	for _, a := range spanOf(t, &r, 0).GetAttributes() {
+		if n := a.GetValue().GetIntValue(); n == 7 || n == 443 {
+			found++
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d of 2 numbers", found)
 	}
 }
 

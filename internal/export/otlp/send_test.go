@@ -417,6 +417,7 @@ func TestOptions(t *testing.T) {
 	os.WriteFile(loose, []byte("Authorization: Bearer s3cret"), 0o644)
 	for want, change := range map[string]func(o *options){
 		`endpoint: "collector:4317" is not a URL`:           func(o *options) { o.Endpoint = "collector:4317" },
+		"endpoint: a user, a query":                         func(o *options) { o.Endpoint = "https://u:s3cret@x:4318" },
 		`signals: "profiles" is none of`:                    func(o *options) { o.Signals = []string{"profiles"} },
 		"headers: Api-Key is a secret":                      func(o *options) { o.Headers = []string{"Api-Key: s3cret"} },
 		"headers: a header is written like":                 func(o *options) { o.Headers = []string{"s3cret"} },

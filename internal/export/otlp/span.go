@@ -177,7 +177,7 @@ func fullURL(m message, r *event.Request) message {
 	value := m.open(2)
 	at := m.open(1)
 	m = append(append(m, aggregate.Scheme(r.TLS)...), "://"...)
-	m = appendHost(m, host, r.Destination, r.TLS)
+	m = appendHost(m, host, r)
 	m = append(m, bounded(r.Text)...)
 	if r.Query != "" {
 		m = append(append(m, '?'), bounded(r.Query)...)
@@ -190,21 +190,22 @@ func fullURL(m message, r *event.Request) message {
 
 // appendHost writes the name under which a client knows the server, else its
 // address, and the port unless the scheme says it.
-func appendHost(m message, name string, server netip.AddrPort, tls bool) message {
-	isV6 := name == "" && server.Addr().Unmap().Is6() || strings.Contains(name, ":")
+func appendHost(m message, name string, r *event.Request) message {
+	addr := r.Destination.Addr().Unmap()
+	isV6 := name == "" && addr.Is6() || strings.Contains(name, ":")
 	if isV6 {
 		m = append(m, '[')
 	}
 	if name != "" {
 		m = append(m, bounded(name)...)
 	} else {
-		m = server.Addr().Unmap().AppendTo(m)
+		m = addr.AppendTo(m)
 	}
 	if isV6 {
 		m = append(m, ']')
 	}
-	if port := server.Port(); port != 0 && port != map[bool]uint16{false: 80, true: 443}[tls] {
-		m = strconv.AppendUint(append(m, ':'), uint64(port), 10)
+	if port := serverPort(r); port != 0 && port != map[bool]int64{false: 80, true: 443}[r.TLS] {
+		m = strconv.AppendInt(append(m, ':'), port, 10)
 	}
 	return m
 }
@@ -217,7 +218,9 @@ func networkAttrs(m message, r *event.Request) message {
 	} else {
 		m = addrAttr(m, "server.address", r.Destination)
 	}
-	m = portAttr(m, "server.port", r.Destination)
+	if port := serverPort(r); port > 0 {
+		m.attrInt(attributes, "server.port", port)
+	}
 	if r.Transport == 0 {
 		m.attr(attributes, "network.transport", "unix")
 		return m
@@ -233,6 +236,26 @@ func networkAttrs(m message, r *event.Request) message {
 	m = portAttr(m, "network.local.port", local)
 	m = addrAttr(m, "network.peer.address", peer)
 	return portAttr(m, "network.peer.port", peer)
+}
+
+// serverPort is the one that the client asked for, behind
+// a proxy it may be another than the socket's.
+func serverPort(r *event.Request) int64 {
+	if n, ok := whole(r.Attr("server.port")); ok && n < 1<<16 {
+		return n
+	}
+	return int64(r.Destination.Port())
+}
+
+// whole reads a number of few digits.
+func whole(s string) (n int64, ok bool) {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' || i >= 18 {
+			return 0, false
+		}
+		n = 10*n + int64(s[i]-'0')
+	}
+	return n, s != ""
 }
 
 func portAttr(m message, key string, a netip.AddrPort) message {
@@ -276,9 +299,25 @@ func ownAttrs(m message, r *event.Request) message {
 		m.attrBool(attributes, "ghostlight.complete", false)
 	}
 	for _, a := range r.Attrs {
-		if a.Key != "server.address" {
-			m.attr(attributes, a.Key, bounded(a.Value))
-		}
+		m = toldAttr(m, a)
 	}
+	return m
+}
+
+// numbers are attributes that the conventions have as integers.
+var numbers = map[string]bool{
+	"db.operation.batch.size": true, "db.response.returned_rows": true, "messaging.batch.message_count": true,
+}
+
+// toldAttr writes what a protocol told, unless it has its place already.
+func toldAttr(m message, a event.Attr) message {
+	if a.Key == "server.address" || a.Key == "server.port" {
+		return m
+	}
+	if n, ok := whole(a.Value); ok && numbers[a.Key] {
+		m.attrInt(attributes, a.Key, n)
+		return m
+	}
+	m.attr(attributes, a.Key, bounded(a.Value))
 	return m
 }

@@ -41,6 +41,9 @@ const maxAnswer = 64 << 10
 
 func newWire(o *options) (*wire, error) {
 	base, err := url.Parse(o.Endpoint)
+	if err == nil && (base.User != nil || base.RawQuery != "" || base.Fragment != "") {
+		return nil, errors.New("endpoint: a user, a query or a fragment cannot be in it; secrets are kept in headers_file")
+	}
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("endpoint: %q is not a URL like http://127.0.0.1:4318", o.Endpoint)
 	}
