@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"ghostlight/internal/kernel"
 )
 
 // TestMain lets this test be the Go programs that it watches.
@@ -106,7 +109,8 @@ func ask(t *testing.T, program string, port, clients, requests int, version stri
 	return saw
 }
 
-// Both ends are Go: nothing of the host but its kernel is needed.
+// Both ends are Go: nothing of the host but its kernel is needed. One sensor
+// does it all, as loading takes its time in an emulated machine.
 func TestGo(t *testing.T) {
 	self, port := serve(t)
 	w := begin(t)
@@ -124,6 +128,68 @@ func TestGo(t *testing.T) {
 		settle()
 		w.streams(port, 8)
 	})
+	t.Run("wakers", func(t *testing.T) {
+		w.t = t
+		wakers(t, w, self, port)
+	})
+}
+
+// Kernels before uprobe_multi take the probes one by one; they have no other
+// way, and TestGo goes it.
+func TestOneByOne(t *testing.T) {
+	if err := haveUprobeMulti.Have(); err != nil {
+		t.Skip(err)
+	}
+	self, port := serve(t)
+	w := beginBy(t, oneByOne(hooks))
+	if w.files.multi {
+		t.Fatal("one link has all probes")
+	}
+	w.probed(self)
+	w.both(port, ask(t, self, port, 2, 10, "1"))
+	w.goroutines(port)
+}
+
+// oneByOne leaves out what uprobe_multi is needed for.
+func oneByOne(hooks []kernel.Hook) (left []kernel.Hook) {
+	for _, h := range hooks {
+		h.Tiers = slices.DeleteFunc(slices.Clone(h.Tiers), func(t kernel.Tier) bool { return slices.Contains(t.Needs, haveUprobeMulti) })
+		left = append(left, h)
+	}
+	return left
+}
+
+// Whatever this kernel has all that a way needs for is taken by the verifier.
+func TestEveryWayLoads(t *testing.T) {
+	for _, h := range hooks {
+		for _, tier := range h.Tiers {
+			t.Run(h.What+"/"+tier.Name, func(t *testing.T) {
+				for _, p := range append([]*kernel.Probe{kernel.HaveBTF, kernel.HaveRing}, tier.Needs...) {
+					if err := p.Have(); err != nil {
+						t.Skip(err)
+					}
+				}
+				k, err := kernel.New(4096)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer k.Close()
+				spec, err := (&instance{}).Spec()
+				if err != nil {
+					t.Fatal(err)
+				}
+				alone := []kernel.Hook{{What: h.What, Tiers: []kernel.Tier{tier}}}
+				if tier.Attach != nil { // later: this is about loading
+					alone = append(alone, hooks[len(hooks)-1])
+				}
+				o, reports, err := k.Load("tls", 1, spec, alone)
+				if err != nil || reports[0].Tier == "" {
+					t.Fatal(err, reports)
+				}
+				o.Close()
+			})
+		}
+	}
 }
 
 // serve runs this test as a server.
