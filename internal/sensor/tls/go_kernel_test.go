@@ -159,39 +159,6 @@ func oneByOne(hooks []kernel.Hook) (left []kernel.Hook) {
 	return left
 }
 
-// Whatever this kernel has all that a way needs for is taken by the verifier.
-func TestEveryWayLoads(t *testing.T) {
-	for _, h := range hooks {
-		for _, tier := range h.Tiers {
-			t.Run(h.What+"/"+tier.Name, func(t *testing.T) {
-				for _, p := range append([]*kernel.Probe{kernel.HaveBTF, kernel.HaveRing}, tier.Needs...) {
-					if err := p.Have(); err != nil {
-						t.Skip(err)
-					}
-				}
-				k, err := kernel.New(4096)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer k.Close()
-				spec, err := (&instance{}).Spec()
-				if err != nil {
-					t.Fatal(err)
-				}
-				alone := []kernel.Hook{{What: h.What, Tiers: []kernel.Tier{tier}}}
-				if tier.Attach != nil { // later: this is about loading
-					alone = append(alone, hooks[len(hooks)-1])
-				}
-				o, reports, err := k.Load("tls", 1, spec, alone)
-				if err != nil || reports[0].Tier == "" {
-					t.Fatal(err, reports)
-				}
-				o.Close()
-			})
-		}
-	}
-}
-
 // serve runs this test as a server.
 func serve(t *testing.T) (self string, port int) {
 	t.Helper()
