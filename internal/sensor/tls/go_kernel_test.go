@@ -132,22 +132,21 @@ func TestGo(t *testing.T) {
 		w.t = t
 		wakers(t, w, self, port)
 	})
-}
-
-// Kernels before uprobe_multi take the probes one by one; they have no other
-// way, and TestGo goes it.
-func TestOneByOne(t *testing.T) {
-	if err := haveUprobeMulti.Have(); err != nil {
-		t.Skip(err)
-	}
-	self, port := serve(t)
-	w := beginBy(t, oneByOne(hooks))
-	if w.files.multi {
-		t.Fatal("one link has all probes")
-	}
-	w.probed(self)
-	w.both(port, ask(t, self, port, 2, 10, "1"))
-	w.goroutines(port)
+	// Kernels before uprobe_multi have no other way, and went it above.
+	t.Run("one by one", func(t *testing.T) {
+		if err := haveUprobeMulti.Have(); err != nil {
+			t.Skip(err)
+		}
+		w.t = t
+		w.reload(oneByOne(hooks))
+		if w.files.multi {
+			t.Fatal("one link has all probes")
+		}
+		w.probed(self)
+		w.clear()
+		w.both(port, ask(t, self, port, 2, 10, "1"))
+		w.goroutines(port)
+	})
 }
 
 // oneByOne leaves out what uprobe_multi is needed for.

@@ -30,8 +30,9 @@ import (
 // watch is the sensor at work, beside the one of sockets.
 type watch struct {
 	t       testing.TB
-	sensors []sensor.Instance
-	objects []*kernel.Object
+	kernel  *kernel.Kernel
+	sensors [2]sensor.Instance
+	objects [2]*kernel.Object
 	reader  *kernel.Reader
 	files   *files
 
@@ -47,12 +48,6 @@ const uringHook = "bytes that io_uring moves"
 // begin starts both sensors. They look around at once.
 func begin(t testing.TB) *watch {
 	t.Helper()
-	return beginBy(t, hooks)
-}
-
-// beginBy is begin with some of the sensor's ways.
-func beginBy(t testing.TB, ways []kernel.Hook) *watch {
-	t.Helper()
 	for _, p := range []*kernel.Probe{kernel.HaveBTF, kernel.HaveRing, haveSockets, kernel.HaveUprobe, kernel.HaveTaskStorage, haveCookie} {
 		if err := p.Have(); err != nil {
 			t.Skip(err)
@@ -63,38 +58,13 @@ func beginBy(t testing.TB, ways []kernel.Hook) *watch {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { k.Close() })
-	w := &watch{t: t}
+	w := &watch{t: t, kernel: k}
 	if w.reader, err = k.NewReader(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.reader.Close() })
-	def := Sensor
-	def.Hooks = ways
-	for i, def := range []sensor.Def{l7cap.Sensor, def} {
-		in, err := def.New(asIs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		spec, err := in.Spec()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, reports, err := k.Load(def.Name, uint16(i), spec, def.Hooks)
-		for _, r := range reports {
-			if r.Tier == "" && !r.Twin && !(r.What == uringHook && kernel.HaveUringRequests.Have() != nil) {
-				t.Errorf("%s: %+v", r.What, r.Tiers)
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s, ok := in.(sensor.Starter); ok {
-			if err := s.Start(o, &event.Batch{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		w.sensors, w.objects = append(w.sensors, in), append(w.objects, o)
-	}
+	w.begin(0, l7cap.Sensor)
+	w.begin(1, Sensor)
 	w.files = w.sensors[1].(*instance).files
 	stop, stopped := make(chan bool), make(chan bool)
 	t.Cleanup(func() { close(stop); <-stopped })
@@ -110,6 +80,48 @@ func beginBy(t testing.TB, ways []kernel.Hook) *watch {
 		}
 	}()
 	return w
+}
+
+// begin starts a sensor.
+func (w *watch) begin(i uint16, def sensor.Def) {
+	w.t.Helper()
+	in, err := def.New(asIs)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	spec, err := in.Spec()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	o, reports, err := w.kernel.Load(def.Name, i, spec, def.Hooks)
+	for _, r := range reports {
+		if r.Tier == "" && !r.Twin && !(r.What == uringHook && kernel.HaveUringRequests.Have() != nil) {
+			w.t.Errorf("%s: %+v", r.What, r.Tiers)
+		}
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if s, ok := in.(sensor.Starter); ok {
+		if err := s.Start(o, &event.Batch{}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.sensors[i], w.objects[i] = in, o
+}
+
+// reload begins this sensor anew, with some of its ways.
+func (w *watch) reload(ways []kernel.Hook) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.kernel.Unload(w.objects[1]); err != nil {
+		w.t.Fatal(err)
+	}
+	def := Sensor
+	def.Hooks = ways
+	w.begin(1, def)
+	w.files = w.sensors[1].(*instance).files
 }
 
 // probed waits until a file whose name ends so has probes.
