@@ -350,10 +350,10 @@ struct {
 } ghost_shared_tls_threads SEC(".maps");
 
 /* l7_tls_moved notes for a thread that calls TLS libraries what it moved through
- * an encrypted socket. */
+ * an encrypted socket. Task storage wants a task that the verifier knows (l7_task). */
 static __always_inline void l7_tls_moved(const struct l7_conn *c, struct task_struct *task, __u32 len, bool sent, __u64 ready)
 {
-	struct l7_tls_thread *t = l7_threads ? bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0) : 0;
+	struct l7_tls_thread *t = l7_threads && l7_task ? bpf_task_storage_get(&ghost_shared_tls_threads, task, 0, 0) : 0;
 
 	if (!t)
 		return;

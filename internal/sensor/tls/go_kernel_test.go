@@ -106,24 +106,11 @@ func ask(t *testing.T, program string, port, clients, requests int, version stri
 	return saw
 }
 
+// Both ends are Go: nothing of the host but its kernel is needed.
 func TestGo(t *testing.T) {
-	need(t, "curl")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key := certificate(t)
-	port := freePort(t)
-	start(t, self, "serve", fmt.Sprint(port), cert, key)
-	listening(t, port)
+	self, port := serve(t)
 	w := begin(t)
 	w.probed(self)
-	w.probed("libssl.so.3")
-	t.Run("curl", func(t *testing.T) {
-		w.t = t
-		w.clear()
-		w.both(port, curl(t, port, 6, 16))
-	})
 	t.Run("HTTP/1", func(t *testing.T) {
 		w.t = t
 		w.clear()
@@ -137,6 +124,20 @@ func TestGo(t *testing.T) {
 		settle()
 		w.streams(port, 8)
 	})
+}
+
+// serve runs this test as a server.
+func serve(t *testing.T) (self string, port int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := certificate(t)
+	port = freePort(t)
+	start(t, self, "serve", fmt.Sprint(port), cert, key)
+	listening(t, port)
+	return self, port
 }
 
 // goroutines fails unless every chunk has one, and each connection of a server

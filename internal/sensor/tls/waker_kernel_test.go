@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -16,14 +15,8 @@ import (
 // A Go client with a pool of connections: the goroutine that writes a request is
 // another than the one that asks, and was woken by it.
 func TestWaker(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key := certificate(t)
-	ports := [2]int{freePort(t), freePort(t)}
-	start(t, self, "serve", fmt.Sprint(ports[0]), cert, key)
-	listening(t, ports[0])
+	self, served := serve(t)
+	ports := [2]int{served, freePort(t)}
 	start(t, self, "relay", fmt.Sprint(ports[1]), fmt.Sprint(ports[0]))
 	listening(t, ports[1])
 	w := begin(t)

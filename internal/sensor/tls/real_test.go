@@ -121,6 +121,16 @@ func TestServers(t *testing.T) {
 	}
 }
 
+// A server in Go, and clients in C.
+func TestGoServesOthers(t *testing.T) {
+	need(t, "curl")
+	self, port := serve(t)
+	w := begin(t)
+	w.probed(self)
+	w.probed("libssl.so.3")
+	w.both(port, curl(t, port, 6, 16))
+}
+
 // A program that starts when nobody used its library before.
 func TestFirstUser(t *testing.T) {
 	lib := private(t, "/usr/lib/x86_64-linux-gnu/libssl.so.3")
