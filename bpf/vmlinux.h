@@ -143,6 +143,12 @@ struct bpf_sock_addr {
 	} __attribute__((aligned(8)));
 };
 
+struct bpf_sock_ops {
+	__u32 op; /* what else is there, nobody reads */
+};
+
+enum { BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB = 5 };
+
 /* ---- packet headers (their layout is on the wire, not in BTF) ---- */
 
 struct iphdr {

@@ -60,6 +60,8 @@ var (
 		Test: trySkStorage}
 	HaveTaskStorage = &Probe{Name: "task storage", Since: "5.11", Loss: "thread state falls back to a hash map",
 		Test: func() error { return features.HaveMapType(ebpf.TaskStorage) }}
+	HaveTracingCookie = &Probe{Name: "socket cookie in tracing", Since: "5.12", Loss: "sockets get their cookies by cgroup hooks",
+		Test: tryTracingCookie}
 	HaveTaskRegs = &Probe{Name: "registers of a task", Since: "5.15", Loss: "system call arguments are found on the task's stack",
 		Test: tryTaskRegs}
 	HaveCgroupSKB = &Probe{Name: "cgroup skb", Since: "4.10", Loss: "UDP and ICMP flows",
@@ -77,7 +79,7 @@ var (
 
 // Probes is every probe, in the order doctor shows them.
 var Probes = []*Probe{
-	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveTaskRegs, HaveCgroupSKB,
+	HaveBTF, HaveRing, HaveTpBTF, HaveIter, HaveSkStorageTracing, HaveTaskStorage, HaveTracingCookie, HaveTaskRegs, HaveCgroupSKB,
 	HaveDropReason, HaveResetReason, HaveSockLength, HaveUringRequests, HaveUprobe, HaveFentry, HaveKprobe, HaveLSM,
 }
 
@@ -128,6 +130,22 @@ func trySkStorage() error {
 			asm.Mov.Imm(asm.R3, 0),
 			asm.Mov.Imm(asm.R4, 0),
 			asm.FnSkStorageGet.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return lastLine(err)
+	}
+	return p.Close()
+}
+
+func tryTracingCookie() error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state", License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord),
+			asm.FnGetSocketCookie.Call(),
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Return(),
 		},

@@ -1,8 +1,16 @@
 package tcp
 
-import "ghostlight/internal/kernel"
+import (
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
+	"ghostlight/internal/kernel"
+)
+
+// Cookies come first: they must be there when the others look.
 var hooks = []kernel.Hook{
+	cookies("cookies of sockets that ask", "cgroup sock_create", "tcp_ask_create", ebpf.AttachCGroupInetSockCreate),
+	cookies("cookies of sockets that are accepted", "cgroup sockops", "tcp_ask_accept", ebpf.AttachCGroupSockOps),
 	{
 		What:    "TCP state changes",
 		Without: "all TCP connections",
@@ -91,3 +99,17 @@ var hooks = []kernel.Hook{
 		}},
 	},
 }
+
+// cookies sees to it that sockets have one, on kernels where tracing programs
+// cannot give them one themselves.
+func cookies(what, name, program string, at ebpf.AttachType) kernel.Hook {
+	return kernel.Hook{
+		What: what, Without: "that flows and requests of a connection name each other",
+		Tiers: []kernel.Tier{
+			{Name: "not needed: tracing programs give them", Program: program, Needs: []*kernel.Probe{kernel.HaveTracingCookie}, Attach: nowhere},
+			{Name: name, Program: program, Attach: kernel.AttachCgroupRoot(at)},
+		},
+	}
+}
+
+func nowhere(*kernel.Object, *ebpf.Program) (link.Link, error) { return nil, nil }

@@ -445,6 +445,29 @@ static __always_inline __u64 id_of(struct tcp_sock *tp)
 	return 1ULL << 63 | bpf_ktime_get_ns() << 10 >> 1 | bpf_get_smp_processor_id();
 }
 
+/* ---- cookies, where tracing programs cannot give them ---- */
+
+enum { LET = 1 }; /* the only thing these may say */
+
+/* A socket that asks for a connection was made by its process. */
+SEC("cgroup/sock_create")
+int tcp_ask_create(struct bpf_sock *sk)
+{
+	if (sk->protocol == IPPROTO_TCP)
+		bpf_get_socket_cookie(sk);
+	return LET;
+}
+
+/* One that is accepted is a copy of its listener, without its cookie. This runs
+ * before it is ESTABLISHED. */
+SEC("sockops")
+int tcp_ask_accept(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		bpf_get_socket_cookie(ctx);
+	return LET;
+}
+
 static __always_inline void begin(struct conn *c, struct tcp_sock *tp, __u16 flags)
 {
 	c->id = id_of(tp);

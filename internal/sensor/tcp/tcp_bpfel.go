@@ -172,6 +172,8 @@ const (
 	tcpMapGhostLost         = "ghost_lost"
 	tcpMapListenerByAddress = "listener_by_address"
 	tcpMapOwnerByAddress    = "owner_by_address"
+	tcpProgTcpAskAccept     = "tcp_ask_accept"
+	tcpProgTcpAskCreate     = "tcp_ask_create"
 	tcpProgTcpDestroy       = "tcp_destroy"
 	tcpProgTcpFileOld       = "tcp_file_old"
 	tcpProgTcpIter          = "tcp_iter"
@@ -233,6 +235,8 @@ type tcpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpProgramSpecs struct {
+	TcpAskAccept *ebpf.ProgramSpec `ebpf:"tcp_ask_accept"`
+	TcpAskCreate *ebpf.ProgramSpec `ebpf:"tcp_ask_create"`
 	TcpDestroy   *ebpf.ProgramSpec `ebpf:"tcp_destroy"`
 	TcpFileOld   *ebpf.ProgramSpec `ebpf:"tcp_file_old"`
 	TcpIter      *ebpf.ProgramSpec `ebpf:"tcp_iter"`
@@ -325,6 +329,8 @@ type tcpVariables struct {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpPrograms struct {
+	TcpAskAccept *ebpf.Program `ebpf:"tcp_ask_accept"`
+	TcpAskCreate *ebpf.Program `ebpf:"tcp_ask_create"`
 	TcpDestroy   *ebpf.Program `ebpf:"tcp_destroy"`
 	TcpFileOld   *ebpf.Program `ebpf:"tcp_file_old"`
 	TcpIter      *ebpf.Program `ebpf:"tcp_iter"`
@@ -340,6 +346,8 @@ type tcpPrograms struct {
 
 func (p *tcpPrograms) Close() error {
 	return _TcpClose(
+		p.TcpAskAccept,
+		p.TcpAskCreate,
 		p.TcpDestroy,
 		p.TcpFileOld,
 		p.TcpIter,

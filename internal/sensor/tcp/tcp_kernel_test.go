@@ -65,7 +65,7 @@ func TestEchoAgreesWithTCPInfo(t *testing.T) {
 				if f.Source != p.source || f.Destination != p.destination || f.Source.Addr() != netip.MustParseAddr(c.shown) {
 					t.Errorf("%s: %s -> %s, want %s -> %s", side.at, f.Source, f.Destination, p.source, p.destination)
 				}
-				if w.cookies() && f.ID != cookies[side.at] {
+				if f.ID != cookies[side.at] {
 					t.Errorf("%s: id %d, SO_COOKIE %d", side.at, f.ID, cookies[side.at])
 				}
 				if f.ID == 0 || f.NetNS == 0 || f.End <= f.Time || f.Transport != event.TCP {
@@ -87,13 +87,4 @@ func cookie(t *testing.T, c *net.TCPConn) (n uint64) {
 		return err
 	})
 	return n
-}
-
-// cookies tells whether the programs may ask for socket cookies.
-func (w *watch) cookies() (may bool) {
-	w.t.Helper()
-	if err := w.object.Variables["use_cookie"].Get(&may); err != nil {
-		w.t.Fatal(err)
-	}
-	return may
 }

@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"ghostlight/internal/kernel"
 )
 
 // TestMain lets this test be the Go programs that it watches.
@@ -106,7 +109,8 @@ func ask(t *testing.T, program string, port, clients, requests int, version stri
 	return saw
 }
 
-// Both ends are Go: nothing of the host but its kernel is needed.
+// Both ends are Go: nothing of the host but its kernel is needed. One sensor
+// does it all, as loading takes its time in an emulated machine.
 func TestGo(t *testing.T) {
 	self, port := serve(t)
 	w := begin(t)
@@ -124,6 +128,35 @@ func TestGo(t *testing.T) {
 		settle()
 		w.streams(port, 8)
 	})
+	t.Run("wakers", func(t *testing.T) {
+		w.t = t
+		wakers(t, w, self, port)
+	})
+}
+
+// Kernels before uprobe_multi take the probes one by one; they have no other
+// way, and TestGo goes it.
+func TestOneByOne(t *testing.T) {
+	if err := haveUprobeMulti.Have(); err != nil {
+		t.Skip(err)
+	}
+	self, port := serve(t)
+	w := beginBy(t, oneByOne(hooks))
+	if w.files.multi {
+		t.Fatal("one link has all probes")
+	}
+	w.probed(self)
+	w.both(port, ask(t, self, port, 2, 10, "1"))
+	w.goroutines(port)
+}
+
+// oneByOne leaves out what uprobe_multi is needed for.
+func oneByOne(hooks []kernel.Hook) (left []kernel.Hook) {
+	for _, h := range hooks {
+		h.Tiers = slices.DeleteFunc(slices.Clone(h.Tiers), func(t kernel.Tier) bool { return slices.Contains(t.Needs, haveUprobeMulti) })
+		left = append(left, h)
+	}
+	return left
 }
 
 // serve runs this test as a server.

@@ -36,6 +36,8 @@ var Sensor = sensor.Def{
 var (
 	haveUprobeMulti = &kernel.Probe{Name: "uprobe_multi", Since: "6.6", Loss: "probes of libraries are attached one by one",
 		Test: features.HaveBPFLinkUprobeMulti}
+	haveSockets = &kernel.Probe{Name: "what calls move through sockets", Since: "6.3; 5.15 with fentry", Loss: "requests inside of TLS",
+		Test: trySockets}
 	haveCookie = &kernel.Probe{Name: "attach cookie", Since: "5.15", Loss: "requests inside of TLS",
 		Test: func() error { return features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie) }}
 )
@@ -70,7 +72,7 @@ var hooks = []kernel.Hook{
 		Without: "that a connection ended: its open requests end by their age",
 		Tiers: []kernel.Tier{{
 			Name: "tp_btf tcp_destroy_sock", Program: "tls_close",
-			Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.HaveSockLength},
+			Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.HaveSkStorageTracing, kernel.HaveTaskStorage},
 		}},
 	},
 }
@@ -84,7 +86,17 @@ var programs = map[bool]struct{ enter, leave, golang string }{
 
 // needs is what every probe of a library needs, and one thing more.
 func needs(p *kernel.Probe) []*kernel.Probe {
-	return []*kernel.Probe{kernel.HaveUprobe, kernel.HaveSockLength, kernel.HaveTaskStorage, p}
+	return []*kernel.Probe{kernel.HaveUprobe, haveSockets, kernel.HaveTaskStorage, p}
+}
+
+// trySockets asks for either of l7cap's hooks: without one nobody knows whose
+// socket a call into a library used.
+func trySockets() error {
+	length := kernel.HaveSockLength.Have()
+	if length == nil || kernel.HaveFentry.Have() == nil {
+		return nil
+	}
+	return length
 }
 
 // later attaches nothing yet: there is no library at hand.

@@ -12,15 +12,12 @@ import (
 	"ghostlight/internal/event"
 )
 
-// A Go client with a pool of connections: the goroutine that writes a request is
-// another than the one that asks, and was woken by it.
-func TestWaker(t *testing.T) {
-	self, served := serve(t)
+// wakers: a Go client with a pool of connections. The goroutine that writes a
+// request is another than the one that asks, and was woken by it.
+func wakers(t *testing.T, w *watch, self string, served int) {
 	ports := [2]int{served, freePort(t)}
 	start(t, self, "relay", fmt.Sprint(ports[1]), fmt.Sprint(ports[0]))
 	listening(t, ports[1])
-	w := begin(t)
-	w.probed(self)
 	// The first calls show that it is a client.
 	get(t, ports[1], "first")
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
