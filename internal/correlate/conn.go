@@ -21,8 +21,6 @@ type conn struct {
 	tls           bool
 	peer          *conn  // the other end, if it is on this host
 	seed          uint64 // of the ids of its requests
-	opened        int64  // until its first call has begun
-	opener        uint32
 
 	proto  *l7.Proto
 	parser l7.Conn

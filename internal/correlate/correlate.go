@@ -9,6 +9,7 @@
 package correlate
 
 import (
+	"math"
 	"net/netip"
 	"sync/atomic"
 
@@ -51,6 +52,7 @@ type Correlator struct {
 	recent list // conns by last use, the oldest first
 	ends   map[tuple]*conn
 	traces traces
+	held   held
 	free   []*exchange
 	open   int
 
@@ -72,6 +74,7 @@ func New(o Options) *Correlator {
 	}
 	c.recent.init()
 	c.traces.init()
+	c.held.init()
 	return c
 }
 
@@ -84,6 +87,7 @@ func (c *Correlator) Apply(b *event.Batch) {
 	for i := range b.Chunks {
 		c.chunk(&b.Chunks[i])
 	}
+	c.held.expire(b.Chunks[len(b.Chunks)-1].Time - holdFor)
 	c.count()
 }
 
@@ -104,6 +108,7 @@ func (c *Correlator) Tick(now int64, b *event.Batch) {
 		}
 	}
 	c.traces.forget()
+	c.held.expire(now - holdFor)
 	c.count()
 }
 
@@ -117,6 +122,7 @@ func (c *Correlator) Close(b *event.Batch) {
 	for c.recent.head.next != &c.recent.head {
 		c.drop(c.recent.head.next.of)
 	}
+	c.held.expire(math.MaxInt64)
 	c.count()
 }
 
@@ -218,6 +224,7 @@ func (c *Correlator) conn(ch *event.Chunk) *conn {
 	}
 	k = &conn{c: c, key: key, tls: ch.TLS, transport: ch.Transport, local: ch.Local, remote: ch.Remote, netNS: ch.NetNS, pid: ch.PID}
 	k.node.of = k
+	c.held.local(ch.Local.Addr())
 	c.conns.put(k)
 	c.recent.push(&k.node)
 	return k

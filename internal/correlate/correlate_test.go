@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"net/netip"
 	"testing"
 
@@ -117,6 +118,7 @@ func (h *host) move(cookie uint64, sent bool, pid, tid uint32, text string) *eve
 
 func (h *host) run() []event.Request {
 	h.c.Apply(&h.b)
+	h.c.held.expire(math.MaxInt64)
 	h.b.Chunks = h.b.Chunks[:0]
 	return h.b.Requests
 }
@@ -166,6 +168,38 @@ func TestTrace(t *testing.T) {
 	}
 	if h.c.open != 0 || h.c.traces.serving != 0 {
 		t.Errorf("%d calls and %d causes are left", h.c.open, h.c.traces.serving)
+	}
+}
+
+// An exchange may be over at the server, and its connection closed, before the
+// client is told to have asked: the server's record waits for it, but not long.
+func TestClientToldLate(t *testing.T) {
+	h := newHost(Options{})
+	h.move(4, true, 10, 10, "ask /before\n") // the client's address is one of ours
+	h.move(3, false, 20, 21, "ask /a\n")
+	h.move(3, true, 20, 21, "answer /a\n")
+	h.move(3, false, 20, 21, "").Closed = true
+	h.move(2, true, 10, 10, "ask /a\n")
+	h.move(2, false, 10, 10, "answer /a\n")
+	h.c.Apply(&h.b)
+	if n := len(h.b.Requests); n != 2 {
+		t.Fatalf("%d requests", n)
+	}
+	client, server := byText(t, h.b.Requests, "/a", event.Client), byText(t, h.b.Requests, "/a", event.Server)
+	if server.Trace.Parent != client.Trace.Span || server.Trace.ID != client.Trace.ID || server.PeerPID != 10 {
+		t.Errorf("%+v is no child of %+v, peer %d", server.Trace, client.Trace, server.PeerPID)
+	}
+	h.b.Reset()
+	h.move(7, false, 20, 21, "ask /b\n")
+	h.move(7, true, 20, 21, "answer /b\n")
+	h.c.Apply(&h.b)
+	h.b.Chunks = h.b.Chunks[:0]
+	if n := len(h.b.Requests); n != 0 {
+		t.Fatalf("%d requests, the client may still be told of", n)
+	}
+	h.c.Tick(h.now+2*holdFor, &h.b)
+	if r := byText(t, h.b.Requests, "/b", event.Server); r.Trace.Parent != [8]byte{} || len(h.c.held.order) != 0 || len(h.c.held.byConn) != 0 {
+		t.Errorf("%+v, %d held", r.Trace, len(h.c.held.order))
 	}
 }
 

@@ -14,6 +14,7 @@ type exchange struct {
 	span   *span
 	linked bool
 	inUse  bool
+	heldAt int64 // while it waits for its client's
 }
 
 // Begin implements l7.Out.
@@ -56,17 +57,23 @@ func (k *conn) End(call *l7.Call, complete bool) {
 	if x.Role == event.Client {
 		k.c.traces.heard(k, x)
 	}
-	k.publish(x)
 	k.release(x)
+	if k.c.held.isHeld(k, x) {
+		return
+	}
+	k.publish(x, 0)
+	k.c.recycle(x)
 }
 
-// publish turns the exchange into a record of the batch.
-func (k *conn) publish(x *exchange) {
+// publish turns the exchange into a record of the batch. Peer is the pid at the
+// other end, 0 if the connection knows.
+func (k *conn) publish(x *exchange, peer uint32) {
 	b := k.c.out
 	b.Requests = append(b.Requests, x.Request)
 	r := &b.Requests[len(b.Requests)-1]
 	r.Source, r.Destination = k.ends()
 	r.Transport, r.Conn, r.NetNS = k.transport, k.key.cookie, k.netNS
+	r.PeerPID = peer
 	if p := k.peer; p != nil {
 		r.PeerPID = p.pid
 		if r.Destination.Addr().IsUnspecified() {
@@ -84,6 +91,7 @@ func (k *conn) publish(x *exchange) {
 	k.c.stats.requests.Add(1)
 }
 
+// release takes a call off its connection: it is over.
 func (k *conn) release(x *exchange) {
 	for i := range k.calls {
 		if k.calls[i] == x {
@@ -93,11 +101,17 @@ func (k *conn) release(x *exchange) {
 	}
 	k.open--
 	k.c.open--
+	x.span.keep() // until it is published
 	k.c.traces.ended(x.span)
+}
+
+// recycle keeps an exchange for its next life.
+func (c *Correlator) recycle(x *exchange) {
+	c.traces.drop(x.span)
 	x.span, x.conn, x.inUse = nil, nil, false
 	x.Call.Reset()
-	if len(k.c.free) < freeExchanges {
-		k.c.free = append(k.c.free, x)
+	if len(c.free) < freeExchanges {
+		c.free = append(c.free, x)
 	}
 }
 

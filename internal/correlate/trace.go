@@ -183,22 +183,24 @@ func (k *conn) link(x *exchange) {
 // meet joins both ends of one exchange: the server's call is caused by the
 // client's. Either may be seen first.
 func (k *conn) meet(x *exchange) {
-	p := k.peer
-	if p == nil {
-		return
+	if p := k.peer; p != nil {
+		for _, y := range p.calls {
+			if y.linked && same(x, y) {
+				join(x, y)
+				return
+			}
+		}
 	}
-	for _, y := range p.calls {
-		if !y.linked || !same(x, y) {
-			continue
-		}
-		client, server := x, y
-		if x.Role == event.Server {
-			client, server = y, x
-		}
-		if server.span.parent == nil && client.Role == event.Client && server.Role == event.Server {
-			server.span.parent = client.span.keep()
-		}
-		return
+	k.c.held.claim(k, x)
+}
+
+func join(x, y *exchange) {
+	client, server := x, y
+	if x.Role == event.Server {
+		client, server = y, x
+	}
+	if server.span.parent == nil && client.Role == event.Client && server.Role == event.Server {
+		server.span.parent = client.span.keep()
 	}
 }
 

@@ -131,7 +131,18 @@ func (p *podman) run(name string, flags ...string) (id string, pid, monitor uint
 	if _, err := fmt.Sscan(out, &id, &pid, &monitor); err != nil {
 		p.t.Fatalf("%q: %v", out, err)
 	}
+	sleeps(p.t, pid)
 	return id, pid, monitor
+}
+
+// sleeps waits until the process is what its container runs: runc returns when
+// it has told its init to go on, not when that has.
+func sleeps(t *testing.T, pid uint32) {
+	t.Helper()
+	waitFor(t, "exec of the container's process", func() bool {
+		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return string(args) == "/bin/sleep\x00600\x00"
+	})
 }
 
 // cgroupID is what the kernel's bpf_get_current_cgroup_id says of a process:
@@ -288,6 +299,7 @@ func TestRuncInAPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sleeps(t, uint32(pid))
 
 	for name, o := range map[string]Options{"by id": {}, "by /proc": {CgroupRoots: []string{}}} {
 		t.Run(name, func(t *testing.T) {

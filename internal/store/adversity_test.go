@@ -263,7 +263,9 @@ func TestRetention(t *testing.T) {
 	if read < 2304 {
 		t.Errorf("the reader saw %d rows", read)
 	}
-	limit := s.Status().Bytes / 2
+	// Half of one segment would be none.
+	eventually(t, "new segments", func() bool { return s.Status().Tables[1].Segments >= 9 })
+	limit := s.segmentBytes() / 2
 	s.SetRetention(time.Hour, limit)
 	eventually(t, "segments go, beyond the new limit", func() bool { return s.segmentBytes() <= limit })
 	if s.Status().Tables[1].Segments == 0 {

@@ -23,7 +23,7 @@ const childDir = "GHOSTLIGHT_STORE_TEST_DIR"
 // that no row is there twice, and that none is missing between two others.
 func TestCrash(t *testing.T) {
 	if dir := os.Getenv(childDir); dir != "" {
-		appendForever(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192})
+		appendForever(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192}, false)
 		return
 	}
 	dir := t.TempDir()
@@ -33,7 +33,7 @@ func TestCrash(t *testing.T) {
 	}
 	var durable uint64
 	for round := range rounds {
-		told := killChild(t, "TestCrash", dir, time.Duration(1200+round*97)*time.Millisecond)
+		told := killChild(t, "TestCrash", dir, time.Duration(1200+round*97)*time.Millisecond, time.Second)
 		durable = max(durable, told)
 		s := open(t, dir, Options{Now: time.Now, BlockRows: 4096, FlushRows: 8192})
 		first, last, n := seqs(t, s)
@@ -90,8 +90,8 @@ func abandon(s *Store) {
 }
 
 // killChild runs a child for a while and returns the number of the last row it
-// told of a second before it was killed.
-func killChild(t *testing.T, test, dir string, life time.Duration) (told uint64) {
+// told of that long before it was killed.
+func killChild(t *testing.T, test, dir string, life, before time.Duration) (told uint64) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), childDir+"="+dir)
@@ -133,23 +133,30 @@ func killChild(t *testing.T, test, dir string, life time.Duration) (told uint64)
 	<-read
 	cmd.Wait()
 	for _, l := range lines {
-		if killed.Sub(l.at) > time.Second {
+		if killed.Sub(l.at) >= before {
 			told = l.id
 		}
 	}
 	return told
 }
 
-// appendForever is the child: it tells of each batch after it was appended.
-func appendForever(t *testing.T, dir string, o Options) {
+// appendForever is the child: it tells of each batch after it was appended, or
+// of each tenth after it was also forced to disk.
+func appendForever(t *testing.T, dir string, o Options, sync bool) {
 	s := open(t, dir, o)
 	id := s.table(event.KindFlow).view.Load().next()
 	b := event.Batch{Wall: time.Now().UnixNano()}
 	for end := time.Now().Add(50 * time.Second); time.Now().Before(end); {
 		s.Append(someFlows(&b, int(id), 50))
 		id += 50
-		fmt.Println("appended", id-1)
 		time.Sleep(2 * time.Millisecond)
+		if sync && id%500 != 0 {
+			continue
+		}
+		if sync {
+			must(t, s.Sync())
+		}
+		fmt.Println("appended", id-1)
 	}
 }
 

@@ -266,9 +266,10 @@ func poke(c chan struct{}) {
 
 // Snapshot returns all rows there are now. It must be closed.
 func (s *Store) Snapshot() *Snapshot {
-	snap := &Snapshot{tables: s.tables, views: make([]*view, len(s.tables))}
+	snap := &Snapshot{tables: s.tables, views: make([]*view, len(s.tables)), newest: make([]*blockView, len(s.tables))}
 	for i, t := range s.tables {
 		snap.views[i] = t.acquire()
+		snap.newest[i] = snap.views[i].current.view(0)
 	}
 	return snap
 }

@@ -128,3 +128,28 @@ func TestRoundTrip(t *testing.T) {
 	t.Log(expected[0])
 	t.Logf("%+v", s.Status())
 }
+
+// A snapshot has the same rows whenever it is asked: who counts first and reads
+// then, or follows from its end, relies on it.
+func TestSnapshotStays(t *testing.T) {
+	s := open(t, t.TempDir(), Options{BlockRows: 1024})
+	defer s.Close()
+	b := event.Batch{Wall: wall}
+	s.Append(someFlows(&b, 0, 10))
+	snap := s.Snapshot()
+	defer snap.Close()
+	for i := 10; i < 3000; i += 10 { // in the same block, and in the next ones
+		s.Append(someFlows(&b, i, 10))
+		s.Append(&event.Batch{Wall: wall, Lost: []event.Lost{{Time: wall, Stage: "test", Count: 1}}})
+		rows := 0
+		for _, source := range snap.Sources(event.KindFlow) {
+			rows += segment.NewRows(snap.Schema(event.KindFlow), source).Len
+		}
+		if rows != 10 {
+			t.Fatalf("%d rows of 10, with %d appended later", rows, i)
+		}
+		if n := len(snap.Sources(event.KindLost)); n != 0 {
+			t.Fatalf("%d sources in a table that was empty", n)
+		}
+	}
+}

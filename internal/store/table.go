@@ -100,8 +100,9 @@ func (t *table) seal() {
 	})
 }
 
-// sources lists the rows of a view, oldest first.
-func (v *view) sources() []segment.Source {
+// sources lists the rows of a view, oldest first; of its block those that
+// newest has.
+func (v *view) sources(newest *blockView) []segment.Source {
 	all := make([]segment.Source, 0, 4*len(v.files)+len(v.packed)+1)
 	for _, f := range v.files {
 		for i := range f.Groups {
@@ -111,17 +112,19 @@ func (v *view) sources() []segment.Source {
 	for _, p := range v.packed {
 		all = append(all, p)
 	}
-	if b := v.current.view(0); b.n > 0 {
-		all = append(all, b)
+	if newest.n > 0 {
+		all = append(all, newest)
 	}
 	return all
 }
 
 // Snapshot is all rows the store had at one moment. What it holds stays
-// readable until Close, also when retention deletes it meanwhile.
+// readable until Close, also when retention deletes it meanwhile. Rows that
+// come later are not in it, though its blocks are filled on.
 type Snapshot struct {
 	tables []*table
 	views  []*view
+	newest []*blockView // of the block of each view
 }
 
 // Schema returns the table of a kind, nil if the store has none.
@@ -147,7 +150,7 @@ func (s *Snapshot) Schemas() []*segment.Schema {
 func (s *Snapshot) Sources(k event.Kind) []segment.Source {
 	for i, t := range s.tables {
 		if t.schema.Table.Kind == k {
-			return s.views[i].sources()
+			return s.views[i].sources(s.newest[i])
 		}
 	}
 	return nil
@@ -158,5 +161,5 @@ func (s *Snapshot) Close() {
 	for _, v := range s.views {
 		v.release()
 	}
-	s.views = nil
+	s.views, s.newest = nil, nil
 }

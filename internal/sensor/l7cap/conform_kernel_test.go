@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,19 @@ type story struct {
 var stories = []story{
 	{"write and read", func(t *testing.T, p *pair) (c, s []piece) {
 		p.write(p.client, "ASK one")
+		p.read(p.server, 100)
+		p.write(p.server, "ANS two")
+		p.read(p.client, 100)
+		return []piece{sent(0, 7, "ASK one"), received(0, 7, "ANS two")},
+			[]piece{received(0, 7, "ASK one"), sent(0, 7, "ANS two")}
+	}},
+	{"a FIN behind the last bytes", func(t *testing.T, p *pair) (c, s []piece) {
+		p.write(p.client, "ASK one")
+		if err := unix.Shutdown(p.client, unix.SHUT_WR); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // it is there before the bytes are read
+		p.read(p.server, 3)
 		p.read(p.server, 100)
 		p.write(p.server, "ANS two")
 		p.read(p.client, 100)

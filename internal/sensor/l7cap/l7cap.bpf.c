@@ -203,12 +203,20 @@ static __always_inline void forget(struct sock *sk)
 	bpf_map_delete_elem(&ghost_shared_l7_socks, &key);
 }
 
-/* place returns the sequence number after the last byte of a way. */
-static __always_inline __u32 place(struct tcp_sock *tp, bool sent)
+/* place returns the sequence number after the last byte of a way. A FIN that was
+ * read together with the last bytes counts in the kernel as one more. */
+static __always_inline __u32 place(struct tcp_sock *tp, struct sock *sk, bool sent)
 {
+	__u32 copied;
+
 	if (!tp)
 		return 0;
-	return sent ? tp->write_seq : tp->copied_seq;
+	if (sent)
+		return tp->write_seq;
+	copied = tp->copied_seq;
+	if (copied == tp->rcv_nxt && sk->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) & 1)
+		copied--;
+	return copied;
 }
 
 /* ---- the system call ---- */
@@ -629,7 +637,7 @@ static __always_inline int moved(struct sock *sk, int ret, int flags, const bool
 	if (!c || c->state == L7_NONE || c->state == L7_URING)
 		return 0;
 	tp = kind == IPPROTO_TCP ? bpf_skc_to_tcp_sock(sk) : 0; /* none of MPTCP */
-	next = place(tp, sent);
+	next = place(tp, sk, sent);
 	if (twin && c->next[sent] == next)
 		return 0;
 	if (twin)
