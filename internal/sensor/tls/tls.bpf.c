@@ -349,18 +349,58 @@ static __always_inline int leave(void *r, __u64 how)
 	return 0;
 }
 
+/*
+ * Since Linux 6.13 a tracing program has a stack of its own on each CPU, and
+ * nothing keeps a uprobe's from being preempted there by its like, which then
+ * writes over its variables. A program with a tail call stays on the stack of
+ * the task. This one is never made. The kernel ties such a map to one kind of
+ * program, so each has its own.
+ */
+struct nowhere {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+struct nowhere tls_nowhere SEC(".maps");
+struct nowhere tls_nowhere_one SEC(".maps");
+
+volatile const bool tls_never;
+
+#define ON_TASK_STACK(ctx, map)              \
+	do {                                 \
+		if (tls_never)               \
+			bpf_tail_call(ctx, map, 0); \
+	} while (0)
+
 SEC("uprobe.multi")
-int tls_enter(void *ctx) { return enter(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_enter(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere);
+	return enter(ctx, bpf_get_attach_cookie(ctx));
+}
 
 SEC("uretprobe.multi")
-int tls_leave(void *ctx) { return leave(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_leave(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere);
+	return leave(ctx, bpf_get_attach_cookie(ctx));
+}
 
 /* Before uprobe_multi, one probe at a time. */
 SEC("uprobe")
-int tls_enter_one(void *ctx) { return enter(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_enter_one(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere_one);
+	return enter(ctx, bpf_get_attach_cookie(ctx));
+}
 
 SEC("uretprobe")
-int tls_leave_one(void *ctx) { return leave(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_leave_one(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere_one);
+	return leave(ctx, bpf_get_attach_cookie(ctx));
+}
 
 /* ---- Go ---- */
 
@@ -555,10 +595,18 @@ static __always_inline int go(void *regs, __u64 how)
 }
 
 SEC("uprobe.multi")
-int tls_go(void *ctx) { return go(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_go(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere);
+	return go(ctx, bpf_get_attach_cookie(ctx));
+}
 
 SEC("uprobe")
-int tls_go_one(void *ctx) { return go(ctx, bpf_get_attach_cookie(ctx)); }
+int tls_go_one(void *ctx)
+{
+	ON_TASK_STACK(ctx, &tls_nowhere_one);
+	return go(ctx, bpf_get_attach_cookie(ctx));
+}
 
 /* ---- the end ---- */
 

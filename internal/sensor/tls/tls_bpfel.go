@@ -175,6 +175,8 @@ const (
 	tlsMapGhostSharedTlsThreads = "ghost_shared_tls_threads"
 	tlsMapTlsConns              = "tls_conns"
 	tlsMapTlsHomeless           = "tls_homeless"
+	tlsMapTlsNowhere            = "tls_nowhere"
+	tlsMapTlsNowhereOne         = "tls_nowhere_one"
 	tlsMapTlsSockets            = "tls_sockets"
 	tlsProgTlsClose             = "tls_close"
 	tlsProgTlsEnter             = "tls_enter"
@@ -194,6 +196,7 @@ const (
 	tlsVarL7TypeTwin            = "l7_type_twin"
 	tlsVarTlsCallTwin           = "tls_call_twin"
 	tlsVarTlsCountTwin          = "tls_count_twin"
+	tlsVarTlsNever              = "tls_never"
 )
 
 // loadTls returns the embedded CollectionSpec for tls.
@@ -260,6 +263,8 @@ type tlsMapSpecs struct {
 	GhostSharedTlsThreads *ebpf.MapSpec `ebpf:"ghost_shared_tls_threads"`
 	TlsConns              *ebpf.MapSpec `ebpf:"tls_conns"`
 	TlsHomeless           *ebpf.MapSpec `ebpf:"tls_homeless"`
+	TlsNowhere            *ebpf.MapSpec `ebpf:"tls_nowhere"`
+	TlsNowhereOne         *ebpf.MapSpec `ebpf:"tls_nowhere_one"`
 	TlsSockets            *ebpf.MapSpec `ebpf:"tls_sockets"`
 }
 
@@ -278,6 +283,7 @@ type tlsVariableSpecs struct {
 	L7TypeTwin     *ebpf.VariableSpec `ebpf:"l7_type_twin"`
 	TlsCallTwin    *ebpf.VariableSpec `ebpf:"tls_call_twin"`
 	TlsCountTwin   *ebpf.VariableSpec `ebpf:"tls_count_twin"`
+	TlsNever       *ebpf.VariableSpec `ebpf:"tls_never"`
 }
 
 // tlsObjects contains all objects after they have been loaded into the kernel.
@@ -309,6 +315,8 @@ type tlsMaps struct {
 	GhostSharedTlsThreads *ebpf.Map `ebpf:"ghost_shared_tls_threads"`
 	TlsConns              *ebpf.Map `ebpf:"tls_conns"`
 	TlsHomeless           *ebpf.Map `ebpf:"tls_homeless"`
+	TlsNowhere            *ebpf.Map `ebpf:"tls_nowhere"`
+	TlsNowhereOne         *ebpf.Map `ebpf:"tls_nowhere_one"`
 	TlsSockets            *ebpf.Map `ebpf:"tls_sockets"`
 }
 
@@ -323,6 +331,8 @@ func (m *tlsMaps) Close() error {
 		m.GhostSharedTlsThreads,
 		m.TlsConns,
 		m.TlsHomeless,
+		m.TlsNowhere,
+		m.TlsNowhereOne,
 		m.TlsSockets,
 	)
 }
@@ -342,6 +352,7 @@ type tlsVariables struct {
 	L7TypeTwin     *ebpf.Variable `ebpf:"l7_type_twin"`
 	TlsCallTwin    *ebpf.Variable `ebpf:"tls_call_twin"`
 	TlsCountTwin   *ebpf.Variable `ebpf:"tls_count_twin"`
+	TlsNever       *ebpf.Variable `ebpf:"tls_never"`
 }
 
 // tlsPrograms contains all programs after they have been loaded into the kernel.
