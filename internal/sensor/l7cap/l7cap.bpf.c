@@ -175,6 +175,8 @@ static __always_inline struct l7_conn *make(struct sock *sk, __u8 transport)
 {
 	struct l7_conn *c = l7_make(sk);
 
+	if (!c) /* another program makes it at this moment */
+		c = l7_find(sk);
 	if (!c) {
 		ghost_count_lost();
 		return 0;
