@@ -91,13 +91,13 @@ func twin(what, tracepoint, program string) kernel.Hook {
 	t.Twin = true
 	t.Needs = append(t.Needs, kernel.PreemptsTracepoints)
 	return kernel.Hook{What: what, Without: "some of what is moved on one CPU at once", Tiers: []kernel.Tier{
-		t, {Name: "not needed: this kernel does not preempt tracepoints", Program: "l7cap_close", Attach: nowhere},
+		t, {Name: "one program: this kernel does not preempt tracepoints", Program: "l7cap_close", Attach: nowhere},
 	}}
 }
 
 // older is a hook that the tracepoints make needless.
 func older(what, without, name, program string) kernel.Hook {
-	needless := lengthTier("not needed: tp_btf sees all sockets", "l7cap_send")
+	needless := lengthTier("tp_btf, which sees every socket", "l7cap_send")
 	needless.Attach = nowhere
 	return kernel.Hook{What: what, Without: without, Tiers: []kernel.Tier{needless, functionTier(name, program)}}
 }

@@ -62,7 +62,7 @@ func twin(what, tracepoint, program string) kernel.Hook {
 		Name: "second tp_btf " + tracepoint, Program: "twin_" + program, Twin: true,
 		Needs: []*kernel.Probe{kernel.HaveTpBTF, kernel.PreemptsTracepoints},
 	}, {
-		Name: "not needed: this kernel does not preempt tracepoints", Program: "process_" + program,
+		Name: "one program: this kernel does not preempt tracepoints", Program: "process_" + program,
 		Attach: func(*kernel.Object, *ebpf.Program) (link.Link, error) { return nil, nil },
 	}}}
 }
