@@ -62,7 +62,7 @@ http {
 func BenchmarkNginx(b *testing.B) {
 	for _, program := range []string{"nginx", "wrk"} {
 		if _, err := exec.LookPath(program); err != nil {
-			b.Skip(err)
+			b.Fatal(program, " is missing: run test/setup.sh")
 		}
 	}
 	w := begin(b, mode{load: loadL7cap})

@@ -51,13 +51,23 @@ type ring struct {
 	entries []uringEntry
 }
 
+// haveUring is not in a kernel built without it, nor where it is switched off.
+var haveUring = &kernel.Probe{Name: "io_uring_setup", Since: "5.1", Test: func() error {
+	var params [120]byte
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&params)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return unix.Close(int(fd))
+}}
+
 func newRing(t *testing.T) *ring {
 	t.Helper()
+	if err := haveUring.Have(); err != nil {
+		t.Skip(err)
+	}
 	r := &ring{t: t}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&r.params)), 0)
-	if errno == unix.ENOSYS || errno == unix.EPERM {
-		t.Skip("io_uring: ", errno)
-	}
 	if errno != 0 {
 		t.Fatal(errno)
 	}

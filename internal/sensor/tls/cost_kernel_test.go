@@ -15,9 +15,7 @@ import (
 // reports the CPU time of the server per request: the median of each kind, and
 // how many of the requests gave their two chunks at the server.
 func BenchmarkServer(b *testing.B) {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		b.Skip(err)
-	}
+	need(b, "wrk")
 	self, err := os.Executable()
 	if err != nil {
 		b.Fatal(err)
