@@ -120,3 +120,16 @@ func (c *conn) trailer(w *way) bool {
 	}
 	return true
 }
+
+// digit returns the value of a hexadecimal digit, 255 if it is none.
+func digit(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 255
+}

@@ -2,15 +2,15 @@ package http2
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 
 	"ghostlight/internal/event"
+	"ghostlight/internal/l7"
 )
 
 // remote reads the ids of the application's own trace: traceparent, else b3 in
 // one header or two, else grpc-trace-bin.
 func remote(t *event.Trace, f *fields) {
-	if readTraceparent(t, f.value[traceparent]) || readB3(t, f.value[b3]) {
+	if l7.ReadTraceparent(t, f.value[traceparent]) || l7.ReadB3(t, f.value[b3]) {
 		return
 	}
 	if readIDs(t, f.value[b3Trace], f.value[b3Span]) {
@@ -26,35 +26,10 @@ func isTraceparent(p []byte) bool {
 	return len(p) == traceparentBytes && p[0] == '0' && p[1] == '0' && p[2] == '-' && p[35] == '-' && p[52] == '-'
 }
 
-// readTraceparent reads W3C Trace Context. Later versions may be longer.
-func readTraceparent(t *event.Trace, p []byte) bool {
-	if len(p) < traceparentBytes || p[2] != '-' || p[35] != '-' || p[52] != '-' || string(p[:2]) == "ff" {
-		return false
-	}
-	return readIDs(t, p[3:35], p[36:52])
-}
-
-// readB3 reads the trace and the span of a b3 header.
-func readB3(t *event.Trace, p []byte) bool {
-	for _, n := range [...]int{32, 16} {
-		if len(p) >= n+1+16 && p[n] == '-' {
-			return readIDs(t, p[:n], p[n+1:n+17])
-		}
-	}
-	return false
-}
-
-// readIDs reads both ids if both are sound. A trace of 16 digits is the right
-// half of one.
+// readIDs reads both ids if both are sound.
 func readIDs(t *event.Trace, trace, span []byte) bool {
 	var got event.Trace
-	if len(trace) != 32 && len(trace) != 16 || len(span) != 16 {
-		return false
-	}
-	if _, err := hex.Decode(got.ID[16-len(trace)/2:], trace); err != nil {
-		return false
-	}
-	if _, err := hex.Decode(got.Parent[:], span); err != nil {
+	if !l7.ReadTraceID(&got.ID, trace) || !l7.ReadSpanID(&got.Parent, span) {
 		return false
 	}
 	return accept(t, &got)
