@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"maps"
 	"os"
 	"reflect"
 	"strings"
@@ -26,28 +27,63 @@ func instance(t *testing.T, d sensor.Def) sensor.Instance {
 	return i
 }
 
-// The Go header and the C header are one, in every object as clang compiled it.
-func TestHeaderMatchesBTF(t *testing.T) {
-	want := reflect.TypeFor[wire.Header]()
+// The Go structs and the C structs are one, in every object as clang compiled
+// it: the header of each record, and what the capturing sensors share.
+func TestRecordsMatchBTF(t *testing.T) {
+	shared := 0
 	for _, d := range Sensors {
 		spec, err := instance(t, d).Spec()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var c *btf.Struct
-		if err := spec.Types.TypeByName("ghost_hdr", &c); err != nil {
-			t.Fatalf("%s: %v", d.Name, err)
+		if !same(t, d.Name, spec.Types, "ghost_hdr", reflect.TypeFor[wire.Header]()) {
+			t.Errorf("%s has no ghost_hdr", d.Name)
 		}
-		if int(c.Size) != int(want.Size()) || len(c.Members) != want.NumField() {
-			t.Errorf("%s: C has %d bytes and %d members, Go %d and %d", d.Name, c.Size, len(c.Members), want.Size(), want.NumField())
+		if !same(t, d.Name, spec.Types, "l7_chunk", reflect.TypeFor[wire.Chunk]()) {
 			continue
 		}
-		for i, m := range c.Members {
-			if f := want.Field(i); !strings.EqualFold(m.Name, f.Name) || uintptr(m.Offset.Bytes()) != f.Offset {
-				t.Errorf("%s: C has %s at %d, Go %s at %d", d.Name, m.Name, m.Offset.Bytes(), f.Name, f.Offset)
-			}
+		shared++
+		same(t, d.Name, spec.Types, "l7_ends", reflect.TypeFor[wire.Ends]())
+		var flags *btf.Enum
+		if err := spec.Types.TypeByName("l7_flag", &flags); err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]uint64{}
+		for _, v := range flags.Values {
+			values[v.Name] = v.Value
+		}
+		want := map[string]uint64{
+			"L7_FLAG_SENT": uint64(wire.ChunkSent), "L7_FLAG_PLAIN": uint64(wire.ChunkPlain),
+			"L7_FLAG_CLOSED": uint64(wire.ChunkClosed), "L7_FLAG_OPENED": uint64(wire.ChunkOpened),
+		}
+		if !maps.Equal(values, want) {
+			t.Errorf("%s: flags %v, Go has %v", d.Name, values, want)
 		}
 	}
+	if shared < 2 {
+		t.Errorf("%d sensors have struct l7_chunk", shared)
+	}
+}
+
+// same compares a struct of the object with its Go twin; it reports false if the
+// object has none.
+func same(t *testing.T, sensor string, types *btf.Spec, name string, want reflect.Type) bool {
+	t.Helper()
+	var c *btf.Struct
+	if types.TypeByName(name, &c) != nil {
+		return false
+	}
+	if int(c.Size) != int(want.Size()) || len(c.Members) != want.NumField() {
+		t.Errorf("%s: C's %s has %d bytes and %d members, Go's %d and %d", sensor, name, c.Size, len(c.Members), want.Size(), want.NumField())
+		return true
+	}
+	for i, m := range c.Members {
+		f := want.Field(i)
+		if !strings.EqualFold(strings.ReplaceAll(m.Name, "_", ""), f.Name) || uintptr(m.Offset.Bytes()) != f.Offset {
+			t.Errorf("%s: %s has %s at %d, Go %s at %d", sensor, name, m.Name, m.Offset.Bytes(), f.Name, f.Offset)
+		}
+	}
+	return true
 }
 
 // What every sensor owes its users and the loader.

@@ -4,9 +4,7 @@ package l7cap
 
 import (
 	"fmt"
-	"net/netip"
 	"runtime"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -16,7 +14,7 @@ import (
 	"ghostlight/internal/wire"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type l7_chunk -type l7_flag -type l7_type l7cap l7cap.bpf.c -- -I../../../bpf -mcpu=v3 -Wall -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel l7cap l7cap.bpf.c -- -I../../../bpf -mcpu=v3 -Wall -Werror
 
 // Sensor is the l7cap sensor.
 var Sensor = sensor.Def{
@@ -83,41 +81,5 @@ func (in *instance) configure(spec *ebpf.CollectionSpec) error {
 
 // Decode adds the record as a chunk.
 func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
-	if h.Type != uint16(l7capL7TypeL7CHUNK) {
-		return fmt.Errorf("l7cap: no record has the type %d", h.Type)
-	}
-	e, err := wire.View[l7capL7Chunk](raw)
-	if err != nil {
-		return err
-	}
-	data := raw[unsafe.Sizeof(*e):]
-	if int(e.Captured) > len(data) {
-		return fmt.Errorf("l7cap: %d bytes captured, the record has %d", e.Captured, len(data))
-	}
-	if has(e, l7capL7FlagL7FLAG_CLOSED) {
-		h = &wire.Header{Ktime: h.Ktime} // whoever's turn it was
-	}
-	out.Chunks = append(out.Chunks, event.Chunk{
-		Time: int64(h.Ktime), Ready: int64(e.Ready),
-		Conn: e.Ends.Conn, Offset: e.Offset, Seq: e.Seq,
-		Len: int(e.Len), Data: out.Bytes(data[:e.Captured]),
-		Sent: has(e, l7capL7FlagL7FLAG_SENT), TLS: has(e, l7capL7FlagL7FLAG_PLAIN), Closed: has(e, l7capL7FlagL7FLAG_CLOSED), Opened: has(e, l7capL7FlagL7FLAG_OPENED),
-		Proto: e.Proto, Transport: event.Transport(e.Transport),
-		Local: address(e.Ends.Local, e.Ends.LocalPort), Remote: address(e.Ends.Remote, e.Ends.RemotePort),
-		NetNS: e.Ends.Netns, PID: h.Pid, TID: h.Tid, CgroupID: h.Cgroup,
-		Goroutine: e.Goroutine, Waker: e.Waker,
-	})
-	return nil
-}
-
-func has(e *l7capL7Chunk, f l7capL7Flag) bool { return l7capL7Flag(e.Flags)&f != 0 }
-
-// address is not valid where the kernel did not know it: an unconnected
-// datagram socket's other end if its reader did not want to know, and both of a
-// Unix socket.
-func address(a [16]uint8, port uint16) netip.AddrPort {
-	if port == 0 {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), port<<8|port>>8)
+	return sensor.DecodeChunk(h, raw, out)
 }

@@ -26,40 +26,6 @@ type l7capGoWoken struct {
 	Tgid      uint64
 }
 
-type l7capL7Chunk struct {
-	_ structs.HostLayout
-	H struct {
-		_      structs.HostLayout
-		Ktime  uint64
-		Cgroup uint64
-		Pid    uint32
-		Tid    uint32
-		Sensor uint16
-		Type   uint16
-		Cpu    uint32
-	}
-	Ends struct {
-		_          structs.HostLayout
-		Conn       uint64
-		Local      [16]uint8
-		Remote     [16]uint8
-		Netns      uint32
-		LocalPort  uint16
-		RemotePort uint16
-	}
-	Ready     uint64
-	Offset    uint64
-	Goroutine uint64
-	Waker     uint64
-	Seq       uint32
-	Len       uint32
-	Captured  uint16
-	Flags     uint8
-	Proto     uint8
-	Transport uint8
-	Reserved  [3]uint8
-}
-
 type l7capL7Conn struct {
 	_    structs.HostLayout
 	Ends struct {
@@ -98,15 +64,6 @@ type l7capL7Conn struct {
 	Head       [2][32]uint8
 }
 
-type l7capL7Flag uint32
-
-const (
-	l7capL7FlagL7FLAG_SENT   l7capL7Flag = 1
-	l7capL7FlagL7FLAG_PLAIN  l7capL7Flag = 2
-	l7capL7FlagL7FLAG_CLOSED l7capL7Flag = 4
-	l7capL7FlagL7FLAG_OPENED l7capL7Flag = 8
-)
-
 type l7capL7TlsThread struct {
 	_    structs.HostLayout
 	Ends [2]struct {
@@ -129,12 +86,6 @@ type l7capL7TlsThread struct {
 	Count     uint64
 	Handshake uint64
 }
-
-type l7capL7Type uint32
-
-const (
-	l7capL7TypeL7CHUNK l7capL7Type = 1
-)
 
 type l7capSender struct {
 	_        structs.HostLayout

@@ -6,9 +6,7 @@ package tls
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -21,7 +19,7 @@ import (
 	"ghostlight/internal/wire"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type l7_chunk -type l7_flag -type l7_type -type tls_call -type tls_count tls tls.bpf.c -- -I../../../bpf -mcpu=v3 -Wall -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type tls_call -type tls_count tls tls.bpf.c -- -I../../../bpf -mcpu=v3 -Wall -Werror
 
 // Sensor is the tls sensor.
 var Sensor = sensor.Def{
@@ -170,37 +168,7 @@ func (k *kept) Close() error { return k.files.close() }
 
 // Decode adds the record as a chunk.
 func (in *instance) Decode(h *wire.Header, raw []byte, out *event.Batch) error {
-	if h.Type != uint16(tlsL7TypeL7CHUNK) {
-		return fmt.Errorf("tls: no record has the type %d", h.Type)
-	}
-	e, err := wire.View[tlsL7Chunk](raw)
-	if err != nil {
-		return err
-	}
-	data := raw[unsafe.Sizeof(*e):]
-	if int(e.Captured) > len(data) {
-		return fmt.Errorf("tls: %d bytes captured, the record has %d", e.Captured, len(data))
-	}
-	if has(e, tlsL7FlagL7FLAG_CLOSED) {
-		h = &wire.Header{Ktime: h.Ktime} // whoever's turn it was
-	}
-	out.Chunks = append(out.Chunks, event.Chunk{
-		Time: int64(h.Ktime), Ready: int64(e.Ready),
-		Conn: e.Ends.Conn, Offset: e.Offset, Seq: e.Seq,
-		Len: int(e.Len), Data: out.Bytes(data[:e.Captured]),
-		Sent: has(e, tlsL7FlagL7FLAG_SENT), TLS: true, Closed: has(e, tlsL7FlagL7FLAG_CLOSED),
-		Proto: e.Proto, Transport: event.Transport(e.Transport),
-		Local: address(e.Ends.Local, e.Ends.LocalPort), Remote: address(e.Ends.Remote, e.Ends.RemotePort),
-		NetNS: e.Ends.Netns, PID: h.Pid, TID: h.Tid, CgroupID: h.Cgroup,
-		Goroutine: e.Goroutine, Waker: e.Waker,
-	})
-	return nil
-}
-
-func has(e *tlsL7Chunk, f tlsL7Flag) bool { return tlsL7Flag(e.Flags)&f != 0 }
-
-func address(a [16]uint8, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), port<<8|port>>8)
+	return sensor.DecodeChunk(h, raw, out)
 }
 
 // Tick tells of plaintext whose socket is not known, as a loss.

@@ -26,40 +26,6 @@ type tlsGoWoken struct {
 	Tgid      uint64
 }
 
-type tlsL7Chunk struct {
-	_ structs.HostLayout
-	H struct {
-		_      structs.HostLayout
-		Ktime  uint64
-		Cgroup uint64
-		Pid    uint32
-		Tid    uint32
-		Sensor uint16
-		Type   uint16
-		Cpu    uint32
-	}
-	Ends struct {
-		_          structs.HostLayout
-		Conn       uint64
-		Local      [16]uint8
-		Remote     [16]uint8
-		Netns      uint32
-		LocalPort  uint16
-		RemotePort uint16
-	}
-	Ready     uint64
-	Offset    uint64
-	Goroutine uint64
-	Waker     uint64
-	Seq       uint32
-	Len       uint32
-	Captured  uint16
-	Flags     uint8
-	Proto     uint8
-	Transport uint8
-	Reserved  [3]uint8
-}
-
 type tlsL7Conn struct {
 	_    structs.HostLayout
 	Ends struct {
@@ -98,15 +64,6 @@ type tlsL7Conn struct {
 	Head       [2][32]uint8
 }
 
-type tlsL7Flag uint32
-
-const (
-	tlsL7FlagL7FLAG_SENT   tlsL7Flag = 1
-	tlsL7FlagL7FLAG_PLAIN  tlsL7Flag = 2
-	tlsL7FlagL7FLAG_CLOSED tlsL7Flag = 4
-	tlsL7FlagL7FLAG_OPENED tlsL7Flag = 8
-)
-
 type tlsL7TlsThread struct {
 	_    structs.HostLayout
 	Ends [2]struct {
@@ -129,12 +86,6 @@ type tlsL7TlsThread struct {
 	Count     uint64
 	Handshake uint64
 }
-
-type tlsL7Type uint32
-
-const (
-	tlsL7TypeL7CHUNK tlsL7Type = 1
-)
 
 type tlsSession struct {
 	_       structs.HostLayout
